@@ -1,0 +1,202 @@
+# The parent's end of one worker: its segment, its rings, and the journal, the
+# private record of what the worker was given. Nothing here trusts the segment.
+
+cdef struct Entry:
+    PyObject *job           # owned; NULL: taken back meanwhile
+    uint64_t position       # of its frame in the submission ring
+
+
+@cython.final
+cdef class Channel:
+    """One worker as the parent sees it. Made by the supervisor, once a worker's life."""
+    cdef object __weakref__
+    cdef cp_header *header
+    cdef cp_producer submission
+    cdef cp_consumer completion
+    cdef cp_ringer ringer           # wakes the worker
+    cdef Entry *journal
+    cdef uint64_t journal_head
+    cdef uint64_t journal_tail
+    cdef uint64_t journal_mask
+    cdef uint32_t *known            # fid last defined for each place of the worker's table
+    cdef uint64_t longest           # payload that still goes through the ring
+    cdef uint64_t size              # of the mapping
+    cdef Arena results
+    cdef unsigned fork_generation
+    cdef uint32_t load              # jobs in the journal
+    cdef bint open                  # takes tasks
+    cdef bint unpublished           # frames were pushed since the last publish
+    cdef readonly int segment_fd
+    cdef int bell[2]
+    cdef public long pid            # 0 until the template has told
+    cdef readonly bint greeted      # its initializer has returned
+    cdef readonly bytes start_error # or has not: what remote.dump_error made of why
+    cdef readonly bint corrupt      # it wrote what no worker of ours writes
+
+    def __cinit__(self, uint64_t ring_size):
+        self.segment_fd = self.bell[0] = self.bell[1] = -1
+        self.fork_generation = fork_generation
+        if ring_size < 4 * CP_PAGE or ring_size & (ring_size - 1) or ring_size > 1 << 30:
+            raise ValueError("ring_size must be a power of two from 16 KiB to 1 GiB")
+        self.size = CP_PAGE + 2 * ring_size
+        self.segment_fd = check_fd(cp_shm_create(b"celery_pool worker", CP_ARENA_SIZE))
+        check_fd(cp_bell_create(self.bell))
+        cdef uint8_t *base = <uint8_t *> map_segment(self.segment_fd, self.size, PROT_READ | PROT_WRITE)
+        self.header = <cp_header *> base
+        cp_shm_keep_private(base, self.size)
+        self.header.magic = CP_MAGIC
+        self.header.abi = CP_ABI
+        self.header.header_size = sizeof(cp_header)
+        self.header.ring_size = ring_size
+        cp_producer_init(&self.submission, &self.header.submission, base + CP_PAGE, ring_size)
+        cp_consumer_init(&self.completion, &self.header.completion, base + CP_PAGE + ring_size, ring_size)
+        self.ringer.epoch = &self.header.worker_epoch
+        self.ringer.fd = self.bell[1]
+        self.longest = cp_ring_longest(ring_size)
+        arena_init(&self.results, self.segment_fd, self.size)
+        # room for every frame of both rings: an entry outlives its frame until
+        # the completion is collected
+        self.journal_mask = 2 * ring_size // CP_LINE - 1
+        self.journal = <Entry *> PyMem_Malloc((self.journal_mask + 1) * sizeof(Entry))
+        self.known = <uint32_t *> PyMem_Calloc(CP_FUNCTIONS, sizeof(uint32_t))
+        if self.journal == NULL or self.known == NULL:
+            raise MemoryError()
+        if CP_DEBUG:
+            debug_alive["channels"] += 1
+
+    def __dealloc__(self):
+        if CP_DEBUG:
+            debug_alive["channels"] -= 1
+        while self.journal_head != self.journal_tail:
+            Py_XDECREF(self.journal[self.journal_head & self.journal_mask].job)
+            self.journal_head += 1
+        PyMem_Free(self.journal)
+        PyMem_Free(self.known)
+        if self.fork_generation != fork_generation:
+            return      # a forked child never had the mapping, and has closed the descriptors
+        if self.header != NULL:
+            munmap(self.header, self.size)
+        close_fds(self.segment_fd, self.bell)
+
+    def worker_fds(self):
+        """(segment, doorbell to wait on): what the worker needs of this."""
+        return self.segment_fd, self.bell[0]
+
+    def owned_fds(self):
+        return {self.segment_fd, self.bell[0], self.bell[1]}
+
+    @property
+    def load(self):
+        """Tasks given to the worker and not yet collected."""
+        return self.load
+
+
+cdef int check_fd(int fd) except -1:
+    if fd < 0:
+        raise OSError(errno, os_strerror(errno))
+    return fd
+
+
+cdef void *map_segment(int fd, uint64_t size, int protection) except NULL:
+    cdef void *base = mmap(NULL, size, protection, MAP_SHARED, fd, 0)
+    if base == MAP_FAILED:
+        raise OSError(errno, os_strerror(errno))
+    return base
+
+
+cdef void close_fds(int fd, int *bell) noexcept:
+    if fd >= 0:
+        c_close(fd)
+    if bell[0] >= 0:
+        c_close(bell[0])
+        if bell[1] != bell[0]:
+            c_close(bell[1])
+
+
+cdef inline cp_frame *frame_of(AsyncResult job) noexcept:
+    """The submission frame of a job that a channel holds."""
+    return cp_ring_at(job.channel.submission.base, job.channel.submission.size, job.position)
+
+
+cdef bint channel_push(Channel channel, AsyncResult job) noexcept:
+    """Writes the task's frame (and the function's before it, if the worker does
+    not know it). False: no room now. Invisible until channel_publish."""
+    cdef cp_frame *frame
+    cdef Function function = job.function
+    cdef uint64_t length
+    cdef uint32_t place
+    if CP_UNLIKELY(channel.journal_tail - channel.journal_head > channel.journal_mask):
+        journal_first(channel)      # drops what was taken back at its head
+        if channel.journal_tail - channel.journal_head > channel.journal_mask:
+            return False
+    if function is not None:
+        place = function.fid % CP_FUNCTIONS
+        if channel.known[place] != function.fid:
+            length = <uint64_t> PyBytes_GET_SIZE(function.pickled)
+            if not channel_reserve(channel, length, &frame):
+                return False
+            frame.kind = CP_DEFINE
+            frame.flags = 0
+            frame.fid = function.fid
+            memcpy(frame + 1, PyBytes_AS_STRING(function.pickled), length)
+            channel.known[place] = function.fid
+    length = <uint64_t> PyBytes_GET_SIZE(job.payload) if job.payload is not None else 0
+    if not channel_reserve(channel, length, &frame):
+        return False
+    frame.kind = CP_TASK
+    frame.flags = job.flags
+    frame.fid = function.fid if function is not None else 0
+    if length:
+        memcpy(frame + 1, PyBytes_AS_STRING(job.payload), length)
+    cp_poke(&frame.claim, cp_claim(job.number, CP_READY))
+    cp_poke(&frame.start, 0)
+    job.channel = channel
+    job.position = channel.submission.tail - frame.size
+    cdef Entry *entry = &channel.journal[channel.journal_tail & channel.journal_mask]
+    Py_INCREF(job)
+    entry.job = <PyObject *> job
+    entry.position = job.position
+    channel.journal_tail += 1
+    channel.load += 1
+    return True
+
+
+cdef inline bint channel_reserve(Channel channel, uint64_t length, cp_frame **frame) noexcept:
+    cdef int got = cp_ring_reserve(&channel.submission, length, frame)
+    if CP_UNLIKELY(got == CP_GARBAGE):
+        channel_distrust(channel)
+    return got == CP_FRAME
+
+
+cdef inline void channel_publish(Channel channel) noexcept:
+    channel.unpublished = False
+    cp_ring_publish(&channel.submission)
+    cp_ring_if_parked(&channel.ringer)
+
+
+cdef void channel_distrust(Channel channel) noexcept:
+    """The worker has written garbage: the supervisor shall end it."""
+    channel.corrupt = True
+    channel.open = False
+
+
+cdef bint channel_stop(Channel channel) noexcept:
+    """Asks the worker to leave once it has done what it was given."""
+    cdef cp_frame *frame
+    channel.open = False
+    if not channel_reserve(channel, 0, &frame):
+        return False
+    frame.kind = CP_STOP
+    channel_publish(channel)
+    return True
+
+
+cdef inline AsyncResult journal_first(Channel channel):
+    """The job whose completion comes next; None if the worker owes none."""
+    cdef PyObject *job
+    while channel.journal_head != channel.journal_tail:
+        job = channel.journal[channel.journal_head & channel.journal_mask].job
+        if job != NULL:
+            return <AsyncResult> job
+        channel.journal_head += 1
+    return None

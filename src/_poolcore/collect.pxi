@@ -1,0 +1,179 @@
+# Collect: takes finished tasks off the rings. Pure C in spirit: it copies bytes
+# and links jobs; user code runs in dispatch or get().
+
+cdef uint64_t collect(Core core, bint foreground) noexcept:
+    """How many were collected. `foreground`: by a caller, not by the reaper."""
+    cdef uint64_t before = core.collected
+    cdef Table table = core.table
+    cdef uint32_t i
+    for i in range(table.count):
+        if cp_consumer_pending(table.rings[i]):
+            collect_channel(core, <Channel> table.items[i])
+    if core.backlog.first != NULL:
+        refill(core)
+    if foreground:
+        cp_bump(&core.gathered, core.collected - before)
+    before = core.collected - before
+    if core.grave.first != NULL:
+        bury(core)
+    return before
+
+
+cdef void collect_channel(Core core, Channel channel) noexcept:
+    cdef cp_frame frame
+    cdef uint64_t position
+    cdef const uint8_t *payload
+    cdef int got
+    while True:
+        got = cp_ring_next(&channel.completion, &frame, &position, &payload)
+        if got != CP_FRAME:
+            break
+        if not take_frame(core, channel, &frame, payload):
+            got = CP_GARBAGE
+            break
+        cp_ring_advance(&channel.completion, &frame)
+    if CP_UNLIKELY(got == CP_GARBAGE):
+        if not channel.corrupt:
+            channel_distrust(channel)
+            attention(core)
+        return
+    cp_ring_release(&channel.completion)
+    cp_ring_if_parked(&channel.ringer)      # it may wait for room
+
+
+cdef bint take_frame(Core core, Channel channel, cp_frame *frame, const uint8_t *payload) noexcept:
+    """False: garbage."""
+    cdef AsyncResult job
+    if frame.kind == CP_RESULT or frame.kind == CP_ERROR or frame.kind == CP_ACK:
+        job = journal_first(channel)
+        if job is None or job.number != cp_peek(&frame.claim):
+            return False
+        if frame.kind == CP_ACK:
+            return take_acknowledgement(core, job)
+        return take_outcome(core, channel, job, frame, payload)
+    if frame.kind == CP_HELLO:
+        channel.greeted = True
+    elif frame.kind == CP_START_FAILED:
+        channel.start_error = copied(payload, frame.length)
+    else:
+        return False
+    attention(core)
+    return True
+
+
+cdef bytes copied(const uint8_t *payload, uint64_t length):
+    return PyBytes_FromStringAndSize(<const char *> payload, <Py_ssize_t> length)
+
+
+cdef bint take_acknowledgement(Core core, AsyncResult job) noexcept:
+    if job.state != PENDING:            # on_return was called for it meanwhile
+        return True
+    if not job.flags & CP_WANT_ACK:
+        return False
+    job_claimed(core, job)
+    enqueue(core, job)
+    return True
+
+
+cdef bint take_outcome(Core core, Channel channel, AsyncResult job, cp_frame *frame, const uint8_t *payload) noexcept:
+    cdef cp_extent extent
+    cdef bint in_arena = frame.flags & CP_IN_ARENA
+    if in_arena:
+        if frame.length != sizeof(cp_extent):
+            return False
+        extent = extent_of(payload)
+        if not arena_holds(&channel.results, extent):
+            return False
+    if frame.kind == CP_ERROR and not frame.length:
+        return False
+    journal_pop(channel)
+    if job.state == PENDING:
+        job.pid = <int> channel.pid
+        job.flags = CP_IN_ARENA if in_arena else 0
+        if not in_arena:
+            job.channel = None
+        job.payload = None
+        job.outcome = RAW_RESULT if frame.kind == CP_RESULT else RAW_ERROR
+        if frame.length:
+            try:
+                job.payload = copied(payload, frame.length)
+            except MemoryError:
+                job.outcome = NO_MEMORY
+        job_collected(core, job)
+    else:                               # on_return was called for it meanwhile
+        if in_arena:
+            arena_free(channel.segment_fd, extent)
+        bury_later(core, job)
+    Py_DECREF(job)                      # the journal's; a list of ours holds another
+    return True
+
+
+cdef inline void journal_pop(Channel channel) noexcept:
+    """Takes the first entry, whose reference is now the caller's."""
+    channel.journal_head += 1
+    channel.load -= 1
+
+
+cdef inline void job_claimed(Core core, AsyncResult job) noexcept:
+    """A worker has claimed the task; on_acknowledge is due if it was asked for."""
+    if job.flags & CP_WANT_ACK:
+        job.flags &= ~<uint16_t> CP_WANT_ACK
+        job.marks |= ACK_DUE
+
+
+cdef void job_collected(Core core, AsyncResult job) noexcept:
+    """The outcome is here. The caller holds a reference."""
+    cdef bint success = job.outcome == RAW_RESULT or job.outcome == FOREIGN
+    core.in_flight -= 1
+    core.collected += 1
+    if success:
+        core.succeeded += 1
+    else:
+        core.failed += 1
+    # a result may fail yet, when it is unpickled
+    if (core.overridden or job.errbacks is not None and not (success and job.payload is None)
+            or success and job.callbacks is not None or job.marks & (ACK_DUE | IS_FOREIGN)):
+        job.state = COLLECTED
+        core.waiting_callbacks += 1
+        enqueue(core, job)
+    else:
+        job.state = FINISHED
+        core.reaped += 1
+        PyObject_GC_Track(<PyObject *> job)
+        bury_later(core, job)
+
+
+cdef inline void enqueue(Core core, AsyncResult job) noexcept:
+    """Into the undelivered queue, if it is not there (with its acknowledgement)."""
+    if not job.marks & QUEUED:
+        job.marks |= QUEUED
+        jobs_append(&core.undelivered, job)
+
+
+cdef inline void bury_later(Core core, AsyncResult job) noexcept:
+    if not job.marks & QUEUED:
+        jobs_append(&core.grave, job)
+
+
+cdef void bury(Core core) noexcept:
+    """Lets go of what finished in collect, now that the state is whole: this may
+    run destructors of the user's objects."""
+    cdef AsyncResult job
+    while core.grave.first != NULL:
+        job = <AsyncResult> core.grave.first
+        jobs_remove(&core.grave, job)
+        forget(job)
+    let_keeper_go(core)
+
+
+cdef inline void forget(AsyncResult job) noexcept:
+    """What a finished job needs no more."""
+    job.callbacks = None
+    job.errbacks = None
+    job.acknowledge = None
+    job.function = None
+
+
+cdef inline void let_keeper_go(Core core) noexcept:
+    if core.in_flight + core.waiting_callbacks == 0:
+        core.keeper = None

@@ -1,0 +1,315 @@
+# The state of one pool in the parent, and what Python may ask of it. The verbs
+# live in files of their own: submit, collect, dispatch, waiting, recovery.
+#
+# The GIL is the lock. Between two points where it may be given up (a park, user
+# code) the state is whole; critical sections allocate nothing that the cycle
+# collector tracks and drop no reference to the user's objects.
+
+cpdef enum PoolState:
+    IDLE
+    STARTING
+    RUNNING
+    CLOSED          # no new tasks
+    TERMINATED
+
+cpdef enum CallbacksIn:
+    ANY_THREAD
+    REAPER_ONLY
+    CALLER_ONLY
+
+cdef enum:
+    INLINE_REAP = 128       # submissions between two reaps by apply_async itself
+    BUSY_FOREGROUND = 64    # reaped by callers within a tick: the reaper stays away
+
+
+@cython.final
+cdef class Table:
+    """The workers' channels; replaced, never changed, so that a thread that
+    waits without the GIL keeps the rings it looks at mapped."""
+    cdef list channels
+    cdef PyObject **items       # borrowed from channels
+    cdef cp_consumer **rings
+    cdef uint32_t count
+
+    def __cinit__(self, list channels):
+        cdef uint32_t i
+        self.channels = channels
+        self.count = <uint32_t> len(channels)
+        self.items = <PyObject **> PyMem_Malloc((self.count + 1) * sizeof(void *))
+        self.rings = <cp_consumer **> PyMem_Malloc((self.count + 1) * sizeof(void *))
+        if self.items == NULL or self.rings == NULL:
+            raise MemoryError()
+        for i in range(self.count):
+            self.items[i] = <PyObject *> channels[i]
+            self.rings[i] = &(<Channel> channels[i]).completion
+
+    def __dealloc__(self):
+        PyMem_Free(self.items)
+        PyMem_Free(self.rings)
+
+
+@cython.final
+cdef class Core:
+    cdef object __weakref__
+    cdef unsigned fork_generation
+    cdef public int state
+    cdef readonly object logger
+
+    # counters
+    cdef uint64_t limit             # most in flight
+    cdef readonly uint64_t in_flight        # submitted and not collected
+    cdef readonly uint64_t waiting_callbacks  # collected, callbacks not returned
+    cdef readonly uint64_t submitted
+    cdef readonly uint64_t collected
+    cdef readonly uint64_t reaped           # collected and callbacks returned
+    cdef readonly uint64_t succeeded
+    cdef readonly uint64_t failed           # with an exception, lost ones included
+    cdef readonly uint64_t lost
+    cdef readonly uint64_t callback_errors
+    cdef uint64_t last_number       # tid
+    cdef uint32_t since_reap
+
+    # jobs
+    cdef Jobs backlog
+    cdef Jobs undelivered
+    cdef Jobs grave                 # finished in collect; references to be dropped
+    cdef dict functions             # id(target) -> Function
+    cdef object last_target
+    cdef Function last_function
+    cdef uint32_t last_fid
+    cdef dict foreign_jobs          # tid -> job, of what add() put in the queue
+    cdef object poller              # of those that cannot notify
+
+    # workers
+    cdef Table table
+    cdef cp_control *control
+    cdef readonly int segment_fd
+    cdef Arena arguments
+    cdef readonly uint64_t ring_size
+    cdef uint64_t longest           # payload that goes through a ring
+    cdef int bell[2]                # workers ring it
+    cdef int reaper_bell[2]         # we ring it
+    cdef public int supervisor_bell # rung when a worker needs looking after; -1: nobody listens
+
+    # dispatch
+    cdef unsigned long dispatcher   # thread that runs callbacks, 0: none
+    cdef AsyncResult delivering     # by an overridden on_return
+    cdef object interrupt           # SystemExit or KeyboardInterrupt from a callback
+    cdef int callbacks_in
+    cdef bint overridden            # the facade has its own on_return or on_ready
+    cdef object keeper              # the facade, while anything is pending
+
+    # waiting
+    cdef Waiter *waiters
+    cdef Waiter *leader
+    cdef Waiter *reaper             # while the reaper thread waits
+    cdef bint reaper_stop
+    cdef bint reaper_polls          # it sleeps on the doorbells
+    cdef uint64_t epoch             # of the last park
+    cdef cp_patience patience
+    cdef cp_word kick               # raised when the leader shall look again
+    cdef cp_word inside             # callers inside a wait
+    cdef cp_word gathered           # collected by callers
+    cdef cp_word reaper_due         # the reaper has something to do
+    cdef uint64_t gathered_seen     # by the reaper
+
+    def __cinit__(self, limit, int callbacks_in, bint overridden, logger, uint64_t last_tid,
+                  uint64_t ring_size=CP_RING_DEFAULT):
+        self.segment_fd = self.supervisor_bell = -1
+        self.bell[0] = self.bell[1] = self.reaper_bell[0] = self.reaper_bell[1] = -1
+        self.fork_generation = fork_generation
+        self.limit = UNLIMITED if limit is None else limit
+        self.callbacks_in = callbacks_in
+        self.overridden = overridden
+        self.logger = logger
+        self.foreign_jobs = {}
+        self.poller = _foreign.ForeignPoller()
+        self.last_number = last_tid
+        self.ring_size = ring_size
+        self.longest = cp_ring_longest(ring_size)
+        self.functions = {}
+        self.table = Table([])
+        self.patience.spin_ns = 2000
+        self.patience.yields = 100
+        check_fd(cp_bell_create(self.bell))
+        check_fd(cp_bell_create(self.reaper_bell))
+        self.segment_fd = check_fd(cp_shm_create(b"celery_pool", CP_ARENA_SIZE))
+        self.control = <cp_control *> map_segment(self.segment_fd, CP_PAGE, PROT_READ | PROT_WRITE)
+        cp_shm_keep_private(self.control, CP_PAGE)
+        self.control.magic = CP_MAGIC
+        self.control.abi = CP_ABI
+        self.control.frame_size = sizeof(cp_frame)
+        arena_init(&self.arguments, self.segment_fd, CP_PAGE)
+        if CP_DEBUG:
+            debug_alive["cores"] += 1
+
+    def __dealloc__(self):
+        if CP_DEBUG:
+            debug_alive["cores"] -= 1
+        if self.fork_generation != fork_generation:
+            return
+        if self.control != NULL:
+            munmap(self.control, CP_PAGE)
+        close_fds(self.segment_fd, self.bell)
+        close_fds(-1, self.reaper_bell)
+
+    def worker_fds(self):
+        """(segment, doorbell to ring): what every worker needs of this."""
+        return self.segment_fd, self.bell[1]
+
+    def owned_fds(self):
+        """Descriptors that no other process shall keep."""
+        fds = {self.segment_fd, *self.bell, *self.reaper_bell}
+        for channel in self.table.channels:
+            fds |= channel.owned_fds()
+        return fds
+
+    @property
+    def limit(self):
+        return None if self.limit == UNLIMITED else self.limit
+
+    @limit.setter
+    def limit(self, value):
+        self.limit = UNLIMITED if value is None else value
+        notify(self)
+
+    @property
+    def last_tid(self):
+        return self.last_number
+
+    @property
+    def backlog(self):
+        """Jobs that no ring has room for."""
+        return self.backlog.count
+
+    @property
+    def pending(self):
+        """Jobs whose callbacks have not returned."""
+        return self.in_flight + self.waiting_callbacks
+
+    @property
+    def channels(self):
+        return list(self.table.channels)
+
+    def set_patience(self, uint64_t spin_ns, uint32_t yields):
+        """How long a waiting caller spins, and how often it yields, before it parks."""
+        self.patience.spin_ns = spin_ns
+        self.patience.yields = yields
+
+    def attach(self, Channel channel):
+        """The worker is about to be started: its completions are looked at."""
+        set_channels(self, self.table.channels + [channel])
+
+    def open(self, Channel channel):
+        """The worker is ready for tasks."""
+        if not channel.corrupt:
+            channel.open = True
+        refill(self)
+        notify(self)
+
+    def stop_worker(self, Channel channel):
+        """Asks a worker to leave after the tasks it has. False: no room to say so."""
+        return channel_stop(channel)
+
+    # for the supervisor, the reaper thread and the other facades
+
+    def state_name(self):
+        return ("not running", "starting", "running", "closed", "terminated")[self.state]
+
+    def collect(self):
+        """Takes finished tasks off the rings; returns how many."""
+        check_process(self)
+        n = collect(self, True)
+        notify(self)
+        return n
+
+    def wait_drained(self, timeout=None):
+        """Waits until nothing is in flight and all callbacks have returned
+        (inside a callback: nothing in flight). Returns whether that is so."""
+        check_process(self)
+        return wait_for(self, WAIT_DRAINED, None, 0, deadline_after(timeout)) == 1
+
+    @property
+    def inside_callback(self):
+        """Whether the calling thread runs callbacks of this pool."""
+        return inside_dispatch(self)
+
+    def run_callbacks(self, callbacks, argument, meta):
+        """Calls each with (argument, meta); exceptions as in dispatch."""
+        callbacks = checked_callables(callbacks, "callbacks")
+        run_callbacks(self, callbacks, argument, {} if meta is None else meta)
+
+    def take_out(self, tid, ret_val):
+        """Whether `tid` was still in the queue (or is being delivered); it is not,
+        afterwards. A task in flight ends with `ret_val` as its outcome; what its
+        worker makes of it is ignored."""
+        return take_out(self, tid, ret_val)
+
+    def add_foreign(self, result, callbacks, errbacks, tid, meta, keeper):
+        """A job in flight for a result that somebody else works on; waits for a
+        slot. Returns the tid."""
+        return add_foreign(self, result, callbacks, errbacks, tid, meta, keeper)
+
+    def recover(self, Channel channel not None, reason, bint requeue=True):
+        """Gives up a worker that is dead for certain.
+
+        `reason` is (exception class, arguments without the tid) for the task that
+        it was running. Tasks that had not started go to other workers, unless
+        `requeue` is false: then they end with the same reason. Returns how many
+        have ended so."""
+        return recover(self, channel, reason, requeue)
+
+    def fail_rest(self, reason):
+        """Ends all jobs that no worker has been given, foreign ones too."""
+        fail_rest(self, reason)
+
+    def wake(self):
+        """Makes everyone who waits look again."""
+        notify(self)
+        cp_publish(&self.kick, cp_peek(&self.kick) + 1)
+        cp_bell_ring(self.bell[1])
+
+    def reaper_loop(self):
+        """Body of the background reaper; returns after stop_reaper()."""
+        run_reaper(self)
+
+    def stop_reaper(self):
+        self.reaper_stop = True
+        call_reaper(self)
+
+
+cdef extern from *:
+    """
+    #define UNLIMITED UINT64_MAX
+    """
+    const uint64_t UNLIMITED
+
+
+cdef void set_channels(Core core, list channels):
+    core.table = Table(channels)
+    # a leader in its sleep watches the old rings only
+    cp_publish(&core.kick, cp_peek(&core.kick) + 1)
+    cp_bell_ring(core.bell[1])
+
+
+cdef inline void attention(Core core) noexcept:
+    """Calls the supervisor."""
+    if core.supervisor_bell >= 0:
+        cp_bell_ring(core.supervisor_bell)
+
+
+cdef inline int check_process(Core core) except -1:
+    if CP_UNLIKELY(core.fork_generation != fork_generation):
+        raise _errors.WrongProcess("this pool belongs to the process that made it; a forked child cannot use it")
+    return 0
+
+
+cdef int check_running(Core core) except -1:
+    check_process(core)
+    if core.state == RUNNING:
+        return 0
+    if core.state == CLOSED:
+        raise _errors.PoolClosed("the pool is closed: it takes no new tasks")
+    if core.state == TERMINATED:
+        raise _errors.PoolTerminated("the pool was terminated")
+    raise _errors.PoolNotRunning("the pool is not running: call run() first")

@@ -1,0 +1,135 @@
+# Dispatch: runs the callbacks of collected jobs. One dispatcher at a time, so
+# callbacks of a pool never run concurrently; outside every critical section.
+
+cdef inline bint inside_dispatch(Core core) noexcept:
+    return core.dispatcher != 0 and core.dispatcher == PyThread_get_thread_ident()
+
+
+cdef int64_t dispatch(Core core, uint64_t most) except -1:
+    """Delivers at most `most` jobs, unless somebody else is at it; returns how
+    many have ended with that."""
+    cdef int64_t reaped = 0
+    cdef AsyncResult job
+    if core.dispatcher or core.undelivered.first == NULL:
+        return 0
+    core.dispatcher = PyThread_get_thread_ident()
+    try:
+        while most and core.undelivered.first != NULL and core.interrupt is None:
+            job = <AsyncResult> core.undelivered.first
+            reaped += deliver(core, job)
+            most -= 1
+    finally:
+        core.dispatcher = 0
+        notify(core)
+    after_dispatch(core)
+    return reaped
+
+
+cdef int dispatch_one(Core core, AsyncResult job) except -1:
+    """Delivers one job of the queue out of turn; nobody dispatches now."""
+    core.dispatcher = PyThread_get_thread_ident()
+    try:
+        deliver(core, job)
+    finally:
+        core.dispatcher = 0
+        notify(core)
+    return after_dispatch(core)
+
+
+cdef int after_dispatch(Core core) except -1:
+    let_keeper_go(core)
+    if core.interrupt is not None:
+        interrupt = core.interrupt
+        core.interrupt = None
+        raise interrupt
+    return 0
+
+
+cdef bint deliver(Core core, AsyncResult job) except -1:
+    """Takes the job off the queue and runs what is due. Whether it has ended."""
+    job.marks &= ~<uint8_t> QUEUED
+    jobs_remove(&core.undelivered, job)
+    if job.marks & ACK_DUE:
+        job.marks &= ~<uint8_t> ACK_DUE
+        acknowledge, job.acknowledge = job.acknowledge, None
+        call_back(core, acknowledge, ())
+    if job.state != COLLECTED:
+        return False
+    job.state = DELIVERING
+    try:
+        job_settle(job)
+    except KeyboardInterrupt:       # not of its making: once more, later
+        job.state = COLLECTED
+        job.marks |= QUEUED
+        jobs_prepend(&core.undelivered, job)
+        raise
+    if core.overridden:
+        core.delivering = job
+        call_back(core, core.keeper.on_return, (
+            returned_value(job), job_tid(job), listed(job.callbacks), listed(job.errbacks), job_meta(job)))
+        core.delivering = None
+    elif job.outcome == VALUE:
+        if job.callbacks is not None:
+            run_callbacks(core, job.callbacks, job.payload, job_meta(job))
+    elif job.errbacks is not None:
+        run_callbacks(core, job.errbacks, job.payload, job_meta(job))
+    job.state = FINISHED
+    core.waiting_callbacks -= 1
+    core.reaped += 1
+    forget(job)
+    PyObject_GC_Track(<PyObject *> job)
+    if core.waiters != NULL:
+        notify(core)
+    return True
+
+
+cdef int run_callbacks(Core core, object callbacks, object argument, object meta) except -1:
+    if type(callbacks) is not tuple:
+        try:
+            return call_with_two(callbacks, argument, meta)
+        except BaseException as error:
+            return note_error(core, callbacks, error)
+    for callback in callbacks:
+        call_back(core, callback, (argument, meta))
+    return 0
+
+
+cdef inline int call_with_two(object callback, object argument, object meta) except -1:
+    callback(argument, meta)
+    return 0
+
+
+cdef int call_back(Core core, object function, tuple arguments) except -1:
+    try:
+        function(*arguments)
+    except BaseException as error:
+        note_error(core, function, error)
+    return 0
+
+
+cdef int note_error(Core core, object function, object error) except -1:
+    """An Exception of a callback is logged; SystemExit and the like wait until the
+    bookkeeping is done (after_dispatch). Both are counted."""
+    core.callback_errors += 1
+    if isinstance(error, Exception):
+        core.logger.error("callback %r raised an exception", function, exc_info=error)
+    elif core.interrupt is None:
+        core.interrupt = error
+    return 0
+
+
+cdef object returned_value(AsyncResult job):
+    """What on_return gets: the result, or an ExceptionInfo."""
+    if job.outcome == VALUE:
+        return job.payload
+    return _einfo.ExceptionInfo(job.payload)
+
+
+cdef list listed(object callbacks):
+    if callbacks is None:
+        return []
+    return list(callbacks) if type(callbacks) is tuple else [callbacks]
+
+
+cdef object job_tid(AsyncResult job):
+    return job.acknowledge if job.marks & IS_FOREIGN else job.number

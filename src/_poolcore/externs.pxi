@@ -1,0 +1,167 @@
+# What the C headers and CPython give us.
+
+from cpython.bytes cimport PyBytes_AS_STRING, PyBytes_FromStringAndSize, PyBytes_GET_SIZE
+from cpython.exc cimport PyErr_CheckSignals, PyErr_Clear
+from cpython.memoryview cimport PyMemoryView_FromMemory
+from cpython.buffer cimport PyBUF_READ
+from cpython.mem cimport PyMem_Calloc, PyMem_Free, PyMem_Malloc
+from cpython.object cimport PyObject
+from cpython.ref cimport Py_DECREF, Py_INCREF, Py_XDECREF
+from cpython.tuple cimport PyTuple_GET_SIZE
+from libc.errno cimport EINTR, errno
+from libc.stdint cimport int64_t, uint8_t, uint16_t, uint32_t, uint64_t
+from libc.string cimport memcpy, memset
+from posix.types cimport off_t
+from posix.unistd cimport close as c_close, pread, pwrite
+
+
+cdef extern from "Python.h":
+    object PyObject_CallOneArg(object function, object argument)
+    object PyObject_Call(object function, object args, PyObject *kwargs)
+    void PyObject_GC_Track(PyObject *)
+    void PyObject_GC_UnTrack(PyObject *)
+    bint PyObject_GC_IsTracked(object)
+    bint PyType_Check(object)
+    ctypedef void *PyThread_type_lock
+    ctypedef enum PyLockStatus:
+        PY_LOCK_FAILURE
+        PY_LOCK_ACQUIRED
+        PY_LOCK_INTR
+    PyThread_type_lock PyThread_allocate_lock()
+    void PyThread_free_lock(PyThread_type_lock)
+    int PyThread_acquire_lock(PyThread_type_lock, int)
+    PyLockStatus PyThread_acquire_lock_timed(PyThread_type_lock, long long, int) nogil
+    void PyThread_release_lock(PyThread_type_lock)
+    unsigned long PyThread_get_thread_ident()
+
+
+cdef extern from *:
+    """
+    #ifndef CP_DEBUG
+    #define CP_DEBUG 0
+    #endif
+    #define CP_UNLIKELY(x) __builtin_expect(!!(x), 0)
+    """
+    const bint CP_DEBUG
+    bint CP_UNLIKELY(bint)
+
+
+cdef extern from "<sys/mman.h>" nogil:
+    void *mmap(void *, size_t, int, int, int, off_t)
+    int munmap(void *, size_t)
+    void *MAP_FAILED
+    int PROT_READ, PROT_WRITE, MAP_SHARED
+
+
+cdef extern from "<unistd.h>" nogil:
+    void c_exit "_exit"(int)
+
+
+cdef extern from "_poolcore/wait.h" nogil:
+    ctypedef struct cp_word:
+        pass
+    void cp_publish(cp_word *, uint64_t)
+    uint64_t cp_observe(const cp_word *)
+    uint64_t cp_peek(const cp_word *)
+    void cp_poke(cp_word *, uint64_t)
+    void cp_bump(cp_word *, uint64_t)
+
+    uint64_t CP_MAGIC, CP_ARENA_SIZE
+    uint32_t CP_ABI, CP_FUNCTIONS, CP_LINE, CP_PAGE, CP_RING_DEFAULT
+
+    ctypedef struct cp_control:
+        uint64_t magic
+        uint32_t abi
+        uint32_t frame_size
+        cp_word parent_epoch
+    ctypedef struct cp_indices:
+        cp_word tail
+        cp_word head
+    ctypedef struct cp_header:
+        uint64_t magic
+        uint32_t abi
+        uint32_t header_size
+        uint64_t ring_size
+        cp_word worker_epoch
+        cp_indices submission
+        cp_indices completion
+    ctypedef struct cp_frame:
+        uint32_t size
+        uint16_t kind
+        uint16_t flags
+        uint32_t fid
+        uint32_t length
+        cp_word claim
+        cp_word start
+    ctypedef struct cp_extent:
+        uint64_t offset
+        uint64_t length
+    int CP_PAD, CP_TASK, CP_DEFINE, CP_STOP
+    int CP_HELLO, CP_START_FAILED, CP_ACK, CP_RESULT, CP_ERROR
+    int CP_KWARGS, CP_TARGET, CP_WANT_ACK, CP_IN_ARENA
+
+    unsigned CP_READY, CP_CLAIMED, CP_DONE, CP_REVOKED, CP_KILLED
+    uint64_t cp_claim(uint64_t, unsigned)
+    uint64_t cp_claim_tid(uint64_t)
+    unsigned cp_claim_state(uint64_t)
+    bint cp_claim_take(cp_frame *, uint64_t)
+    bint cp_claim_finish(cp_frame *, uint64_t)
+    bint cp_claim_revoke(cp_frame *, uint64_t)
+    bint cp_claim_kill(cp_frame *, uint64_t)
+
+    ctypedef struct cp_producer:
+        uint8_t *base
+        uint64_t size
+        uint64_t tail
+        uint64_t head_seen
+    ctypedef struct cp_consumer:
+        uint8_t *base
+        uint64_t size
+        cp_word head
+    int CP_EMPTY, CP_FRAME, CP_GARBAGE
+    uint64_t cp_ring_longest(uint64_t)
+    uint64_t cp_frame_bytes(uint64_t)
+    cp_frame *cp_ring_at(uint8_t *, uint64_t, uint64_t)
+    void cp_producer_init(cp_producer *, cp_indices *, uint8_t *, uint64_t)
+    uint64_t cp_producer_need(const cp_producer *, uint64_t)
+    int cp_ring_reserve(cp_producer *, uint64_t, cp_frame **)
+    void cp_ring_publish(cp_producer *)
+    void cp_consumer_init(cp_consumer *, cp_indices *, uint8_t *, uint64_t)
+    bint cp_consumer_pending(const cp_consumer *)
+    int cp_ring_next(cp_consumer *, cp_frame *, uint64_t *, const uint8_t **)
+    void cp_ring_advance(cp_consumer *, const cp_frame *)
+    void cp_ring_release(cp_consumer *)
+
+    uint64_t cp_now()
+    void cp_sleep(uint64_t)
+    int cp_shm_create(const char *, uint64_t)
+    void cp_shm_punch(int, uint64_t, uint64_t)
+    void cp_shm_keep_private(void *, size_t)
+    int cp_bell_create(int *)
+    void cp_bell_ring(int)
+    void cp_bell_drain(int)
+    int cp_die_with(int)
+
+    ctypedef struct cp_patience:
+        uint64_t spin_ns
+        uint32_t yields
+    ctypedef struct cp_ringer:
+        const cp_word *epoch
+        uint64_t rung
+        int fd
+    void cp_ring_if_parked(cp_ringer *)
+    ctypedef bint (*cp_condition)(void *)
+    bint cp_wait_awake(cp_patience, cp_condition, void *)
+    void cp_park(cp_word *, uint64_t, int, int, cp_condition, void *, int64_t)
+    void cp_unpark(cp_word *, int)
+    bint cp_has_submission(void *)
+    ctypedef struct cp_room:
+        cp_producer *producer
+        uint64_t need
+    bint cp_has_room(void *)
+    ctypedef struct cp_any:
+        const cp_consumer **rings
+        uint32_t count
+        const cp_word *kick
+        uint64_t kick_seen
+    bint cp_any_pending(void *)

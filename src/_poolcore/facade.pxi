@@ -1,0 +1,85 @@
+# The members of TaskPool that run once a task. The rest of it is Python
+# (celery_pool/taskpool.py).
+
+cdef class TaskPoolBase:
+    """Compiled part of :class:`celery_pool.TaskPool`."""
+    cdef object __weakref__
+    cdef Core core
+
+    @property
+    def _core(self):
+        return self.core
+
+    @_core.setter
+    def _core(self, Core core not None):
+        self.core = core
+
+    def apply_async(self, target, args=None, kwargs=None, callbacks=None,
+                    errbacks=None, on_acknowledge=None, meta=None):
+        """Runs ``target(*args, **kwargs)`` in a worker; returns an AsyncResult.
+
+        When the pool is full, waits for a task to finish and reaps it.
+
+        :param target: a callable. Plain functions and classes are sent to each
+            worker once, by name; others are pickled every time.
+        :param callbacks: one or several ``callback(result, meta)``, run in the
+            parent if the task succeeded.
+        :param errbacks: one or several ``errback(exc, meta)``, run if it failed.
+        :param on_acknowledge: called without arguments, once, in the parent, when
+            a worker has claimed the task, before its callbacks and errbacks, also
+            if that worker dies later; never if the task did not start. For
+            at-least-once delivery acknowledge in the callbacks instead.
+        :param meta: anything; it stays in the parent. None becomes ``{}``.
+        :raises PoolNotRunning, PoolClosed, PoolTerminated, WrongProcess: the pool
+            takes no tasks.
+        :raises TypeError: target, a callback or an errback is not callable.
+        :raises Exception: whatever pickling the arguments raises; nothing is
+            queued then.
+
+        Any thread and any callback may call it. Callbacks should return soon:
+        they run one after the other. Where they run: see ``callbacks_in``.
+        """
+        return submit(self.core, target, args, kwargs, callbacks, errbacks, on_acknowledge, meta, self)
+
+    def full(self):
+        """True if the number in flight has reached the limit; constant time."""
+        return self.core.in_flight >= self.core.limit
+
+    def wait_for_result(self):
+        """Blocks until at least one task has been reaped since the call began, by
+        any thread; returns how many. 0 at once if nothing is in flight."""
+        cdef Core core = self.core
+        cdef uint64_t before
+        check_process(core)
+        if inside_dispatch(core):       # our own callbacks cannot return meanwhile
+            before = core.collected
+            wait_for(core, WAIT_COLLECTED, None, before, -1)
+            return core.collected - before
+        before = core.reaped
+        wait_for(core, WAIT_REAPED, None, before, -1)
+        return core.reaped - before
+
+    def reap(self, timeout=...):
+        """Reaps the tasks that are finished when the call begins; returns how many.
+
+        :param timeout: seconds to wait at most for the first if none is; None:
+            not at all; default: the pool's ``reap_timeout``.
+        """
+        cdef Core core = self.core
+        cdef uint64_t before = core.reaped
+        cdef uint64_t collected = core.collected
+        check_process(core)
+        if timeout is ...:
+            timeout = self.reap_timeout
+        poll_foreign(core)
+        reap_inline(core)
+        if inside_dispatch(core):
+            if core.collected == collected and timeout is not None:
+                wait_for(core, WAIT_COLLECTED, None, collected, deadline_after(timeout))
+            return core.collected - collected
+        if core.callbacks_in == REAPER_ONLY and core.waiting_callbacks and core.reaped == before:
+            # finished, but its callbacks are the reaper's
+            wait_for(core, WAIT_REAPED, None, before, deadline_after(timeout or 0))
+        elif core.reaped == before and timeout is not None:
+            wait_for(core, WAIT_REAPED, None, before, deadline_after(timeout))
+        return core.reaped - before

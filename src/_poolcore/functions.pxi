@@ -1,0 +1,48 @@
+# Functions by id: a target whose pickle is a bare global travels once to each
+# worker and is then named by a number.
+
+from types import BuiltinFunctionType, FunctionType, ModuleType
+
+cdef object _FunctionType = FunctionType
+cdef object _BuiltinFunctionType = BuiltinFunctionType
+
+
+@cython.final
+cdef class Function:
+    cdef object target      # strong: the cache goes by its address
+    cdef bytes pickled
+    cdef uint32_t fid       # not 0, never used twice
+
+
+cdef Function function_for(Core core, object target):
+    """The cached function, or None: then the target has to go with the task."""
+    cdef Function function
+    if target is core.last_target:
+        return core.last_function
+    function = core.functions.get(id(target))
+    if function is None:
+        if not has_no_state(target):
+            return None
+        pickled = _functions.pickled_global(target)
+        if pickled is None:
+            return None
+        if len(core.functions) >= CP_FUNCTIONS:
+            core.functions.clear()      # jobs keep what they need
+        function = Function.__new__(Function)
+        function.target = target
+        function.pickled = pickled
+        core.last_fid += 1
+        function.fid = core.last_fid
+        core.functions[id(target)] = function
+    core.last_target = target
+    core.last_function = function
+    return function
+
+
+cdef bint has_no_state(object target):
+    """Plain functions, classes and module-level builtins. The rest (bound
+    methods, partials ...) carries data that may change between two tasks."""
+    if type(target) is _FunctionType or PyType_Check(target):
+        return True
+    return (type(target) is _BuiltinFunctionType and
+            (target.__self__ is None or isinstance(target.__self__, ModuleType)))

@@ -1,0 +1,230 @@
+# A job: the parent's record of one task. It is the AsyncResult handed to the caller.
+
+import multiprocessing.pool
+
+cdef object _mp_async_result = multiprocessing.pool.AsyncResult
+
+cdef enum JobState:
+    PENDING         # in the backlog or at a worker
+    COLLECTED       # outcome here, callbacks waiting for dispatch
+    DELIVERING      # its callbacks run
+    FINISHED
+
+cdef enum JobOutcome:
+    NO_OUTCOME
+    RAW_RESULT      # payload: pickled result, or None for None
+    RAW_ERROR       # payload: what remote.dump_error made
+    REASON          # payload: (exception class, arguments)
+    NO_MEMORY       # the outcome found no room in the parent
+    FOREIGN         # payload: a finished foreign result
+    VALUE           # payload: the result itself
+    EXCEPTION       # payload: the exception itself
+
+cdef enum JobMark:
+    ACK_DUE = 1     # on_acknowledge has to be called
+    QUEUED = 2      # stands in the undelivered queue
+    DECODING = 4    # some thread is at it
+    IS_FOREIGN = 8  # made by add()
+    RETURNED = 16   # on_return has been called for it
+    BACKLOGGED = 32 # stands in the backlog
+
+
+@cython.final
+@cython.freelist(512)
+cdef class AsyncResult:
+    """The outcome, to be, of one task; made by ``apply_async``.
+
+    Behaves as :class:`multiprocessing.pool.AsyncResult` (and passes for one with
+    ``isinstance``). Completion is reported after the job's own callbacks have
+    returned, except inside a callback. Any thread may use it; a forked child
+    may not.
+    """
+    cdef object __weakref__
+    cdef Core core
+    cdef PyObject *next         # in the undelivered queue or the backlog
+    cdef PyObject *prev
+    cdef object callbacks       # None, a callable, or a tuple of callables
+    cdef object errbacks        # the same
+    cdef object acknowledge     # on_acknowledge or None; of a foreign job: its tid
+    cdef object own_meta        # None until somebody asks
+    cdef object payload         # pickled arguments or their extent; later the outcome
+    cdef Function function      # None: the target is in the payload
+    cdef Channel channel        # the worker that has the task; None in the backlog
+    cdef uint64_t number        # the tid
+    cdef uint64_t position      # of the frame in the channel's submission ring
+    cdef int pid                # of the worker that ended it, 0: none
+    cdef uint16_t flags         # of the frame
+    cdef uint8_t marks
+    cdef uint8_t state
+    cdef uint8_t outcome
+
+    def __init__(self):
+        raise TypeError("AsyncResult is made by apply_async")
+
+    def __dealloc__(self):
+        # a long outcome that nobody has fetched
+        if self.flags & CP_IN_ARENA and self.state >= COLLECTED and self.channel is not None:
+            if self.channel.fork_generation == fork_generation and self.payload is not None:
+                arena_free(self.channel.segment_fd, extent_of(PyBytes_AS_STRING(self.payload)))
+        if CP_DEBUG:
+            debug_alive["jobs"] -= 1
+
+    @property
+    def __class__(self):
+        # isinstance(result, multiprocessing.pool.AsyncResult) holds, without the
+        # instance dict and the slower construction of a subclass
+        return _mp_async_result
+
+    def __repr__(self):
+        return f"<AsyncResult tid={self.tid} {job_word(self)}>"
+
+    @property
+    def tid(self):
+        """The pool-unique id of the job (not a thread id)."""
+        return job_tid(self)
+
+    @property
+    def meta(self):
+        """What was given as ``meta`` ({} if nothing was); it never leaves the parent."""
+        return job_meta(self)
+
+    @property
+    def worker_pid(self):
+        """Process id of the worker that claimed the task; None until then."""
+        if self.state == PENDING:
+            return job_claimant(self)
+        return self.pid or None
+
+    def ready(self):
+        """Whether the task has ended and its callbacks have returned."""
+        return job_ready(self)
+
+    def successful(self):
+        """Whether the task succeeded. ValueError if it is not ready."""
+        if not job_ready(self):
+            raise ValueError(f"{self!r} not ready")
+        job_settle(self)
+        return self.outcome == VALUE
+
+    def wait(self, timeout=None):
+        """Waits until ready, at most `timeout` seconds (None: without limit).
+
+        Helps to collect meanwhile, and runs at most this job's own callbacks.
+        """
+        await_job(self, timeout)
+
+    def get(self, timeout=None):
+        """Returns the result or raises what the task raised (``__cause__`` holds
+        the worker's traceback). multiprocessing.TimeoutError if not ready within
+        `timeout` seconds; the task goes on."""
+        if not await_job(self, timeout):
+            raise _mp_timeout_error
+        job_settle(self)
+        if self.outcome == VALUE:
+            return self.payload
+        raise self.payload
+
+
+cdef object _mp_timeout_error = multiprocessing.TimeoutError
+
+cdef tuple _state_words = ("pending", "collected", "delivering")
+
+
+cdef object job_word(AsyncResult job):
+    if job.state != FINISHED:
+        return _state_words[job.state]
+    return "failed" if job.outcome in (RAW_ERROR, REASON, NO_MEMORY, EXCEPTION) else "succeeded"
+
+
+cdef inline object job_meta(AsyncResult job):
+    if job.own_meta is None:
+        job.own_meta = {}
+    return job.own_meta
+
+
+cdef bint await_job(AsyncResult job, object timeout) except -1:
+    """Whether the job is ready, within `timeout` seconds."""
+    if job_ready(job):
+        return True
+    check_process(job.core)
+    return wait_for(job.core, WAIT_JOB, job, 0, deadline_after(timeout)) and job_ready(job)
+
+
+cdef inline bint job_ready(AsyncResult job) noexcept:
+    if job.state == FINISHED:
+        return True
+    return job.state != PENDING and inside_dispatch(job.core)
+
+
+cdef object job_claimant(AsyncResult job):
+    cdef Channel channel = job.channel
+    cdef uint64_t claim
+    if channel is None or channel.header == NULL:
+        return None
+    claim = cp_peek(&frame_of(job).claim)
+    if claim == cp_claim(job.number, CP_CLAIMED) or claim == cp_claim(job.number, CP_DONE):
+        return channel.pid or None
+    return None
+
+
+cdef int job_settle(AsyncResult job) except -1:
+    """Turns the raw outcome into VALUE or EXCEPTION, once. Runs user code."""
+    if job.outcome >= VALUE:
+        return 0
+    if job.outcome == RAW_RESULT and job.payload is None:
+        job.outcome = VALUE
+        return 0
+    while job.marks & DECODING:      # another thread is at it
+        wait_for(job.core, WAIT_DECODED, job, 0, -1)
+        if job.outcome >= VALUE:
+            return 0
+    job.marks |= DECODING
+    try:
+        settle_raw(job)
+    finally:
+        job.marks &= ~<uint8_t> DECODING
+        notify(job.core)
+    return 0
+
+
+cdef int settle_raw(AsyncResult job) except -1:
+    cdef bint counted_as_success = job.outcome == RAW_RESULT or job.outcome == FOREIGN
+    try:
+        if job.outcome == REASON:
+            reason, arguments = job.payload
+            job.payload = reason(*arguments)
+            job.outcome = EXCEPTION
+        elif job.outcome == NO_MEMORY:
+            job.payload = MemoryError("no memory for the outcome of the task")
+            job.outcome = EXCEPTION
+        elif job.outcome == FOREIGN:
+            job.payload = _foreign.value_of(job.payload)
+            job.outcome = VALUE
+        else:
+            if job.flags & CP_IN_ARENA:
+                job_fetch(job)
+            if job.outcome == RAW_ERROR:
+                job.payload = _remote.load_error(job.payload)
+                job.outcome = EXCEPTION
+            else:
+                job.payload = PyObject_CallOneArg(_loads, job.payload)
+                job.outcome = VALUE
+    except KeyboardInterrupt:
+        raise
+    except BaseException as error:
+        job.payload = error if job.outcome == FOREIGN else _remote.decoding_error(error)
+        job.outcome = EXCEPTION
+    if counted_as_success and job.outcome == EXCEPTION:
+        job.core.succeeded -= 1
+        job.core.failed += 1
+    return 0
+
+
+cdef int job_fetch(AsyncResult job) except -1:
+    """Brings a long outcome from the worker's arena."""
+    cdef Channel channel = job.channel
+    cdef cp_extent extent = extent_of(PyBytes_AS_STRING(job.payload))
+    job.flags &= ~<uint16_t> CP_IN_ARENA
+    job.channel = None
+    job.payload = arena_read(channel.segment_fd, extent)
+    return 0

@@ -1,0 +1,112 @@
+/* Waiting: spin by the clock, then yield, then park.
+ *
+ * To park is to publish an epoch, look once more, and sleep on the doorbell.
+ * The peer publishes its frames, then looks at the epoch: one of the two sees
+ * the other (atomics.h). Only the parker clears its epoch; a ringer reads it and
+ * rings at most once an epoch, so that a ringer killed on the way to the bell
+ * takes nobody's wake-up with it. Spurious rings are legal. */
+#ifndef CP_WAIT_H
+#define CP_WAIT_H
+
+#include "platform.h"
+#include "ring.h"
+
+typedef struct {
+    uint64_t spin_ns;    /* spin this long ... */
+    uint32_t yields;     /* ... then give the CPU away this often, then park */
+} cp_patience;
+
+/* Ringer's side of one peer. */
+typedef struct {
+    const cp_word *epoch;   /* the peer's park epoch */
+    uint64_t rung;          /* the epoch that we rang last */
+    int fd;                 /* the peer's doorbell */
+} cp_ringer;
+
+/* After a publish: wakes the peer if it has parked. */
+static inline void cp_ring_if_parked(cp_ringer *r)
+{
+    uint64_t epoch = cp_observe(r->epoch);
+    if (epoch && epoch != r->rung) {
+        r->rung = epoch;
+        cp_bell_ring(r->fd);
+    }
+}
+
+typedef bool (*cp_condition)(void *context);
+
+/* Spins and yields until the condition holds; false when patience has ended. */
+static inline bool cp_wait_awake(cp_patience patience, cp_condition holds, void *context)
+{
+    if (patience.spin_ns) {
+        uint64_t end = cp_now() + patience.spin_ns;
+        do {
+            for (int i = 0; i < 8; i++) {
+                if (holds(context))
+                    return true;
+                cp_pause();
+            }
+        } while (cp_now() < end);
+    }
+    for (uint32_t i = 0; i < patience.yields; i++) {
+        if (holds(context))
+            return true;
+        sched_yield();
+    }
+    return holds(context);
+}
+
+/* Parks until rung (at either bell), interrupted or timed out, unless the
+ * condition holds already. The caller unparks. */
+static inline void cp_park(cp_word *own_epoch, uint64_t epoch, int bell, int second_bell,
+                           cp_condition holds, void *context, int64_t timeout_ns)
+{
+    cp_publish(own_epoch, epoch);
+    if (!holds(context))
+        cp_bell_wait(bell, second_bell, timeout_ns);
+}
+
+static inline void cp_unpark(cp_word *own_epoch, int bell)
+{
+    cp_publish(own_epoch, 0);
+    cp_bell_drain(bell);
+}
+
+/* ---- what a worker waits for ---- */
+
+static inline bool cp_has_submission(void *consumer)
+{
+    return cp_consumer_pending((cp_consumer *)consumer);
+}
+
+typedef struct {
+    cp_producer *producer;
+    uint64_t need;
+} cp_room;
+
+static inline bool cp_has_room(void *context)
+{
+    cp_room *r = (cp_room *)context;
+    /* true also for a head that makes no sense: the caller finds out */
+    return !cp_producer_look(r->producer) || cp_producer_fits(r->producer, r->need);
+}
+
+/* ---- what the parent's leader waits for ---- */
+
+typedef struct {
+    const cp_consumer *const *rings;
+    uint32_t count;
+    const cp_word *kick;     /* raised by whoever changes what the leader waits for */
+    uint64_t kick_seen;
+} cp_any;
+
+static inline bool cp_any_pending(void *context)
+{
+    const cp_any *a = (const cp_any *)context;
+    for (uint32_t i = 0; i < a->count; i++)
+        if (cp_consumer_pending(a->rings[i]))
+            return true;
+    return cp_observe(a->kick) != a->kick_seen;
+}
+
+#endif

@@ -1,0 +1,321 @@
+# Waiting in the parent. Whoever has to wait helps: it collects by itself.
+#
+# Exactly one thread, the leader, spins and parks on the doorbell; the others
+# follow: they sleep on a lock of their own until notify() finds that their
+# condition holds. Who stops leading promotes a follower. The background reaper
+# waits like everybody else, but a caller takes the lead from it at once, and it
+# keeps away while callers are busy.
+
+cdef enum WaitKind:
+    WAIT_SLOT           # room below the limit
+    WAIT_REAPED         # `reaped` has passed the target
+    WAIT_COLLECTED      # `collected` has (inside a callback)
+    WAIT_JOB            # a job is ready, or its callbacks are ours to run
+    WAIT_DECODED        # another thread has decoded a job's outcome
+    WAIT_DRAINED        # nothing pending
+    WAIT_REAPER         # the reaper has something to dispatch, or shall end
+
+cdef struct Waiter:
+    WaitKind kind
+    bint inside_dispatch
+    bint woken
+    PyObject *job           # borrowed
+    uint64_t target
+    PyThread_type_lock lock # of a follower, while it sleeps
+    Waiter *next
+    Waiter *prev
+
+cdef enum:
+    TICK_NS = 1000000           # how often a reaper that keeps away looks
+    QUIET_TICKS = 20            # then it sleeps until a caller leaves
+
+# The main thread looks for signals this often, should one arrive between its
+# last check and its sleep.
+cdef int64_t LONGEST_SLEEP = 1000000000
+
+
+cdef int64_t deadline_after(timeout) except? -2:
+    """CLOCK_MONOTONIC ns; -1: none."""
+    if timeout is None:
+        return -1
+    cdef double seconds = timeout
+    if seconds != seconds:
+        raise ValueError("timeout must be a number of seconds")
+    if seconds <= 0:
+        return 0
+    if seconds > 1e9:
+        return -1
+    return <int64_t> cp_now() + <int64_t> (seconds * 1e9)
+
+
+cdef bint holds(Core core, Waiter *w) noexcept:
+    cdef AsyncResult job
+    if w.kind == WAIT_SLOT:
+        return core.state != RUNNING or (core.in_flight < core.limit and (
+            w.inside_dispatch or core.waiting_callbacks < core.limit))
+    if w.kind == WAIT_REAPED:
+        return core.reaped > w.target or core.in_flight + core.waiting_callbacks == 0
+    if w.kind == WAIT_COLLECTED:
+        return core.collected > w.target or core.in_flight == 0
+    if w.kind == WAIT_JOB:
+        job = <AsyncResult> w.job
+        if job.state == FINISHED or (w.inside_dispatch and job.state != PENDING):
+            return True
+        return job.state == COLLECTED and core.dispatcher == 0 and core.callbacks_in != REAPER_ONLY
+    if w.kind == WAIT_DECODED:
+        return not (<AsyncResult> w.job).marks & DECODING
+    if w.kind == WAIT_DRAINED:
+        return core.in_flight == 0 and (w.inside_dispatch or core.waiting_callbacks == 0)
+    return core.reaper_stop or (
+        core.undelivered.first != NULL and core.dispatcher == 0 and core.callbacks_in != CALLER_ONLY)
+
+
+cdef void notify(Core core) noexcept:
+    """Wakes those whose condition holds. After every change that may make one hold."""
+    cdef Waiter *w = core.waiters
+    cdef uint64_t slots = 0
+    while w != NULL:
+        if not w.woken and holds(core, w):
+            if w.kind == WAIT_SLOT and core.state == RUNNING:
+                # no more of them than there are slots
+                slots += 1
+                if slots > core.limit - core.in_flight:
+                    w = w.next
+                    continue
+            if w == core.reaper:
+                call_reaper(core)
+            elif w == core.leader:
+                kick_leader(core)
+            else:
+                wake(w)
+        w = w.next
+
+
+cdef inline void wake(Waiter *w) noexcept:
+    if w.lock != NULL and not w.woken:
+        w.woken = True
+        PyThread_release_lock(w.lock)
+
+
+cdef inline void kick_leader(Core core) noexcept:
+    cp_publish(&core.kick, cp_peek(&core.kick) + 1)
+    cp_bell_ring(core.bell[1])
+
+
+cdef void call_reaper(Core core) noexcept:
+    cp_publish(&core.reaper_due, 1)
+    if core.reaper != NULL:
+        wake(core.reaper)
+        if core.reaper_polls:
+            cp_bell_ring(core.reaper_bell[1])
+
+
+cdef int wait_for(Core core, WaitKind kind, AsyncResult job, uint64_t target, int64_t deadline) except -1:
+    """1 once the condition holds; 0 past the deadline (see deadline_after)."""
+    cdef Waiter w
+    cdef int64_t left = -1
+    cdef int64_t next_poll
+    memset(&w, 0, sizeof(w))
+    w.kind = kind
+    w.job = <PyObject *> job
+    w.target = target
+    w.inside_dispatch = inside_dispatch(core)
+    enter(core, &w)
+    try:
+        while True:
+            next_poll = poll_foreign(core)      # first: it runs user code
+            collect(core, True)
+            if not w.inside_dispatch and core.callbacks_in != REAPER_ONLY:
+                help_dispatch(core, &w)
+            notify(core)
+            if holds(core, &w):
+                return 1
+            if deadline >= 0:
+                left = deadline - <int64_t> cp_now()
+                if left <= 0:
+                    return 0
+            left = sooner(left, next_poll)
+            if core.leader == NULL or core.leader == core.reaper:
+                lead(core, &w, sooner(left, LONGEST_SLEEP))
+            else:
+                follow(&w, sooner(left, LONGEST_SLEEP))
+            PyErr_CheckSignals()
+    finally:
+        leave(core, &w)
+
+
+cdef inline int64_t sooner(int64_t a, int64_t b) noexcept:
+    """The shorter of two durations, where a negative one has no end."""
+    if b < 0:
+        return a
+    return b if a < 0 or b < a else a
+
+
+cdef int help_dispatch(Core core, Waiter *w) except -1:
+    """Inline dispatch, where it is documented; get() and wait() run their own
+    job's callbacks at most."""
+    cdef AsyncResult job
+    if w.kind == WAIT_SLOT or w.kind == WAIT_REAPED or w.kind == WAIT_DRAINED:
+        dispatch(core, core.undelivered.count)
+    elif w.kind == WAIT_JOB and core.dispatcher == 0:
+        job = <AsyncResult> w.job
+        if job.state == COLLECTED:
+            dispatch_one(core, job)
+    return 0
+
+
+cdef void enter(Core core, Waiter *w) noexcept:
+    w.next = core.waiters
+    if w.next != NULL:
+        w.next.prev = w
+    core.waiters = w
+    if w.kind != WAIT_REAPER:
+        cp_bump(&core.inside, 1)
+
+
+cdef void leave(Core core, Waiter *w) noexcept:
+    cdef Waiter *other
+    if w.prev != NULL:
+        w.prev.next = w.next
+    else:
+        core.waiters = w.next
+    if w.next != NULL:
+        w.next.prev = w.prev
+    if w.kind == WAIT_REAPER:
+        return
+    cp_poke(&core.inside, cp_peek(&core.inside) - 1)
+    if core.leader != NULL:
+        return
+    other = core.waiters
+    while other != NULL:                # a caller that follows comes first
+        if other != core.reaper and other.lock != NULL:
+            wake(other)
+            return
+        other = other.next
+    if core.reaper == NULL:
+        return
+    if core.reaper_polls:
+        arm_reaper(core)
+    else:
+        wake(core.reaper)
+
+
+cdef void arm_reaper(Core core) noexcept:
+    """The reaper still sleeps on the doorbell: it leads again."""
+    cdef cp_any look
+    core.leader = core.reaper
+    what_leader_awaits(core, core.table, &look)
+    core.epoch += 1
+    cp_publish(&core.control.parent_epoch, core.epoch)
+    if cp_any_pending(&look):
+        cp_bell_ring(core.bell[1])
+
+
+cdef inline void what_leader_awaits(Core core, Table table, cp_any *look) noexcept:
+    look.rings = <const cp_consumer **> table.rings
+    look.count = table.count
+    look.kick = &core.kick
+    look.kick_seen = cp_peek(&core.kick)
+
+
+cdef void lead(Core core, Waiter *w, int64_t timeout) noexcept:
+    """Waits, for `timeout` ns at most (<0: without limit), until a completion is
+    published or somebody kicks."""
+    cdef cp_any look
+    cdef Table table = core.table       # stays mapped while we look
+    cdef cp_patience patience = core.patience
+    cdef bint parked = False
+    cdef int second_bell = -1
+    if core.leader != NULL:             # the reaper, parked: no more rings for it
+        cp_publish(&core.control.parent_epoch, 0)
+    core.leader = w
+    if w == core.reaper:
+        core.reaper_polls = True
+        second_bell = core.reaper_bell[0]
+    what_leader_awaits(core, table, &look)
+    core.epoch += 1
+    cdef uint64_t epoch = core.epoch
+    with nogil:
+        if not cp_wait_awake(patience, cp_any_pending, &look):
+            parked = True
+            cp_park(&core.control.parent_epoch, epoch, core.bell[0], second_bell,
+                    cp_any_pending, &look, timeout)
+    if w == core.reaper:
+        core.reaper_polls = False
+    if core.leader == w:                # nobody took the lead from us
+        if parked:
+            cp_unpark(&core.control.parent_epoch, core.bell[0])
+        core.leader = NULL
+
+
+cdef int follow(Waiter *w, int64_t timeout) except -1:
+    """Sleeps until woken, `timeout` ns at most (<0: without limit)."""
+    cdef PyThread_type_lock lock = PyThread_allocate_lock()
+    cdef long long microseconds = -1 if timeout < 0 else timeout // 1000 + 1
+    if lock == NULL:
+        raise MemoryError()
+    PyThread_acquire_lock(lock, 0)
+    w.woken = False
+    w.lock = lock
+    with nogil:
+        PyThread_acquire_lock_timed(lock, microseconds, 1)
+    w.lock = NULL
+    w.woken = False
+    PyThread_free_lock(lock)
+    return 0
+
+
+# ---- the background reaper ----
+
+cdef int run_reaper(Core core) except -1:
+    cdef Waiter w
+    memset(&w, 0, sizeof(w))
+    w.kind = WAIT_REAPER
+    core.reaper = &w
+    enter(core, &w)
+    try:
+        while not core.reaper_stop:
+            collect(core, False)
+            notify(core)
+            if core.callbacks_in != CALLER_ONLY:
+                # a SystemExit of a callback ends in threading.excepthook, but not the reaper
+                try:
+                    dispatch(core, core.undelivered.count)
+                except BaseException as error:
+                    _errors.report_in_thread(error)
+            wait_as_reaper(core, &w)
+    finally:
+        core.reaper = NULL
+        leave(core, &w)
+    return 0
+
+
+cdef int wait_as_reaper(Core core, Waiter *w) except -1:
+    cdef int64_t left = poll_foreign(core)
+    cp_poke(&core.reaper_due, 0)
+    if holds(core, w):
+        return 0
+    with nogil:
+        keep_away(core)
+    if holds(core, w):
+        return 0
+    if core.leader == NULL:
+        lead(core, w, left)
+        cp_bell_drain(core.reaper_bell[0])
+    else:
+        follow(w, left)
+    return 0
+
+
+cdef void keep_away(Core core) noexcept nogil:
+    """While callers wait or reap by themselves we would only be in their way."""
+    cdef uint64_t gathered
+    cdef int quiet = 0
+    while not cp_observe(&core.reaper_due) and quiet < QUIET_TICKS:
+        gathered = cp_peek(&core.gathered)
+        if not cp_peek(&core.inside) and gathered - core.gathered_seen < BUSY_FOREGROUND:
+            core.gathered_seen = gathered
+            return
+        quiet = quiet + 1 if gathered == core.gathered_seen else 0
+        core.gathered_seen = gathered
+        cp_sleep(TICK_NS)

@@ -1,0 +1,260 @@
+# The worker's side: waits for frames, claims, calls, publishes.
+
+@cython.final
+cdef class WorkerEnd:
+    """A worker's ends of its two rings; used by celery_pool/worker.py in the child."""
+    cdef cp_control *control
+    cdef cp_header *header
+    cdef cp_consumer submission
+    cdef cp_producer completion
+    cdef cp_ringer parent
+    cdef cp_patience patience
+    cdef Arena results
+    cdef uint64_t size
+    cdef uint64_t longest
+    cdef uint64_t released          # head that the parent has been told
+    cdef uint64_t epoch             # of our last park
+    cdef int bell
+    cdef int pool_fd
+    cdef unsigned fork_generation
+    cdef list functions             # by fid modulo: (fid, pickled, callable or None)
+
+    def __cinit__(self, int pool_fd, int parent_bell, int segment_fd, int bell,
+                  uint64_t spin_ns, uint32_t yields):
+        """Raises AttachError if the parent runs another build than this process."""
+        cdef uint64_t ring_size
+        cdef uint8_t *base
+        self.fork_generation = fork_generation
+        self.control = <cp_control *> map_segment(pool_fd, CP_PAGE, PROT_READ)
+        self.header = <cp_header *> map_segment(segment_fd, CP_PAGE, PROT_READ | PROT_WRITE)
+        self.size = CP_PAGE
+        if (self.control.magic != CP_MAGIC or self.control.abi != CP_ABI or
+                self.control.frame_size != sizeof(cp_frame) or self.header.magic != CP_MAGIC or
+                self.header.abi != CP_ABI or self.header.header_size != sizeof(cp_header)):
+            raise _errors.AttachError(
+                "the parent process runs another build of celery_pool than its worker: "
+                "was the package upgraded under a running program?")
+        ring_size = self.header.ring_size
+        munmap(self.header, CP_PAGE)
+        self.header = NULL
+        self.size = CP_PAGE + 2 * ring_size
+        base = <uint8_t *> map_segment(segment_fd, self.size, PROT_READ | PROT_WRITE)
+        cp_shm_keep_private(base, self.size)
+        self.header = <cp_header *> base
+        cp_consumer_init(&self.submission, &self.header.submission, base + CP_PAGE, ring_size)
+        cp_producer_init(&self.completion, &self.header.completion, base + CP_PAGE + ring_size, ring_size)
+        self.parent.epoch = &self.control.parent_epoch
+        self.parent.fd = parent_bell
+        self.patience.spin_ns = spin_ns
+        self.patience.yields = yields
+        self.longest = cp_ring_longest(ring_size)
+        arena_init(&self.results, segment_fd, self.size)
+        self.bell = bell
+        self.pool_fd = pool_fd
+        self.functions = [None] * CP_FUNCTIONS
+
+    def __dealloc__(self):
+        if self.fork_generation == fork_generation:
+            if self.control != NULL:
+                munmap(self.control, CP_PAGE)
+            if self.header != NULL:
+                munmap(self.header, self.size)
+
+    def hello(self):
+        """The initializer has returned."""
+        worker_say(self, CP_HELLO, None)
+
+    def start_failed(self, bytes error not None):
+        """It has not; `error` is remote.dump_error's."""
+        worker_say(self, CP_START_FAILED, error[:self.longest])
+
+    def serve(self):
+        """Runs tasks until the parent says stop."""
+        serve(self)
+
+
+def die_with(int lifeline):
+    """This process is killed when the last write end of the pipe is closed, also
+    inside C code. Returns whether the platform can do that."""
+    return cp_die_with(lifeline) == 0
+
+
+cdef int serve(WorkerEnd end) except -1:
+    cdef cp_frame frame
+    cdef cp_frame *shared
+    cdef uint64_t position
+    cdef const uint8_t *payload
+    cdef int got
+    while True:
+        got = cp_ring_next(&end.submission, &frame, &position, &payload)
+        if got == CP_EMPTY:
+            wait_for_submission(end)
+            continue
+        if got != CP_FRAME:
+            raise SystemError("the submission ring is corrupt")
+        if frame.kind == CP_TASK:
+            shared = cp_ring_at(end.submission.base, end.submission.size, position)
+            cp_poke(&shared.start, cp_now())
+            if cp_claim_take(shared, cp_claim_tid(cp_peek(&frame.claim))):
+                run_task(end, &frame, shared, payload)
+                PyErr_CheckSignals()
+        elif frame.kind == CP_DEFINE:
+            end.functions[frame.fid % CP_FUNCTIONS] = (frame.fid, copied(payload, frame.length), None)
+        elif frame.kind == CP_STOP:
+            return 0
+        cp_ring_advance(&end.submission, &frame)
+        if cp_peek(&end.submission.head) - end.released >= end.submission.size // 16:
+            release_room(end)
+
+
+cdef inline void release_room(WorkerEnd end) noexcept:
+    end.released = cp_peek(&end.submission.head)
+    cp_ring_release(&end.submission)
+
+
+cdef int wait_for_submission(WorkerEnd end) except -1:
+    release_room(end)
+    worker_wait(end, cp_has_submission, &end.submission)
+    return PyErr_CheckSignals()
+
+
+cdef void worker_wait(WorkerEnd end, cp_condition condition, void *context) noexcept:
+    """Until the condition holds, or something else happened: look again."""
+    end.epoch += 1
+    with nogil:
+        if not cp_wait_awake(end.patience, condition, context):
+            cp_park(&end.header.worker_epoch, end.epoch, end.bell, -1, condition, context, -1)
+            cp_unpark(&end.header.worker_epoch, end.bell)
+
+
+cdef int run_task(WorkerEnd end, cp_frame *frame, cp_frame *shared, const uint8_t *payload) except -1:
+    cdef uint64_t tid = cp_claim_tid(cp_peek(&frame.claim))
+    cdef cp_frame *out
+    cdef bytes data
+    cdef uint64_t length
+    cdef uint16_t flags = 0
+    cdef int kind = CP_RESULT
+    if frame.flags & CP_WANT_ACK:
+        worker_reserve(end, 0, &out)
+        worker_publish(end, out, CP_ACK, 0, shared)
+    try:
+        data = outcome(end, call_target(end, frame, payload), &flags)
+    except BaseException as error:
+        if end.fork_generation != fork_generation:
+            leave_forked_child(error)
+        kind = CP_ERROR
+        data = error_outcome(end, error, &flags)
+    length = <uint64_t> PyBytes_GET_SIZE(data) if data is not None else 0
+    worker_reserve(end, length, &out)
+    if not cp_claim_finish(shared, tid):
+        c_exit(1)       # the parent has killed this task: the outcome is decided
+    if length:
+        memcpy(out + 1, PyBytes_AS_STRING(data), length)
+    worker_publish(end, out, kind, flags, shared)
+    return 0
+
+
+cdef object call_target(WorkerEnd end, cp_frame *frame, const uint8_t *payload):
+    target = args = kwargs = None
+    if frame.flags & CP_IN_ARENA:
+        args = PyObject_CallOneArg(_loads, arena_read(end.pool_fd, extent_of(payload)))
+    elif frame.length:
+        args = decode(payload, frame.length)
+    else:
+        args = ()
+    if frame.flags & CP_TARGET:
+        target, args, kwargs = args
+    else:
+        if frame.flags & CP_KWARGS:
+            args, kwargs = args
+        target = known_function(end, frame.fid)
+    if kwargs is None:
+        return PyObject_Call(target, args, NULL)
+    return PyObject_Call(target, args, <PyObject *> kwargs)
+
+
+cdef object known_function(WorkerEnd end, uint32_t fid):
+    """Unpickled at its first use; a load that fails is tried again by the next task."""
+    cdef tuple entry = <tuple> end.functions[fid % CP_FUNCTIONS]
+    if entry is None or entry[0] != fid:
+        raise SystemError(f"function {fid} was never sent")
+    target = entry[2]
+    if target is None:
+        target = _loads(entry[1])
+        end.functions[fid % CP_FUNCTIONS] = (fid, entry[1], target)
+    return target
+
+
+cdef bytes outcome(WorkerEnd end, object result, uint16_t *flags):
+    """The pickled result (None for None), or raises what the task fails with."""
+    if end.fork_generation != fork_generation:
+        leave_forked_child(None)
+    if result is None:
+        return None
+    if isinstance(result, _einfo.ExceptionInfo):
+        raise _remote.ReturnedError(result)
+    try:
+        data = encode(result)
+    except Exception as error:
+        raise _remote.encoding_error(error, result)
+    return fitted(end, data, flags)
+
+
+cdef bytes error_outcome(WorkerEnd end, object error, uint16_t *flags):
+    flags[0] = 0
+    try:
+        return fitted(end, _remote.dump_error(error), flags)
+    except Exception as again:      # no memory for so long an error: a shorter one
+        flags[0] = 0
+        return _remote.dump_error(_remote.shortened(again))
+
+
+cdef bytes fitted(WorkerEnd end, bytes data, uint16_t *flags):
+    """The payload itself, or its extent if it is too long for the ring."""
+    cdef cp_extent extent
+    if <uint64_t> PyBytes_GET_SIZE(data) <= end.longest:
+        return data
+    arena_write(&end.results, data, &extent)
+    flags[0] = CP_IN_ARENA
+    return extent_bytes(extent)
+
+
+cdef int leave_forked_child(object error) except -1:
+    """A child that a task forked has come back here: the rings are not its."""
+    c_exit(_remote.exit_status(error))
+    return 0
+
+
+cdef int worker_reserve(WorkerEnd end, uint64_t length, cp_frame **out) except -1:
+    cdef cp_room room
+    cdef int got
+    while True:
+        got = cp_ring_reserve(&end.completion, length, out)
+        if got == CP_FRAME:
+            return 0
+        if got == CP_GARBAGE:
+            raise SystemError("the completion ring is corrupt")
+        room.producer = &end.completion
+        room.need = cp_producer_need(&end.completion, cp_frame_bytes(length))
+        worker_wait(end, cp_has_room, &room)
+
+
+cdef inline void worker_publish(WorkerEnd end, cp_frame *out, int kind, uint16_t flags, cp_frame *task) noexcept:
+    """`task`: the submission frame that this answers, or NULL."""
+    out.kind = <uint16_t> kind
+    out.flags = flags
+    if task != NULL:
+        cp_poke(&out.claim, cp_claim_tid(cp_peek(&task.claim)))
+        cp_poke(&out.start, cp_peek(&task.start))
+    cp_ring_publish(&end.completion)
+    cp_ring_if_parked(&end.parent)
+
+
+cdef int worker_say(WorkerEnd end, int kind, bytes data) except -1:
+    cdef cp_frame *out
+    cdef uint64_t length = <uint64_t> PyBytes_GET_SIZE(data) if data is not None else 0
+    worker_reserve(end, length, &out)
+    if length:
+        memcpy(out + 1, PyBytes_AS_STRING(data), length)
+    worker_publish(end, out, kind, 0, NULL)
+    return 0

@@ -1,0 +1,92 @@
+"""One way to stop early, whoever wants it: Ctrl-C, a broken pipe, many failures, a full disk."""
+
+from __future__ import annotations
+
+import enum
+import os
+import signal
+import threading
+from collections.abc import Callable
+from types import FrameType, TracebackType
+from typing import Any
+
+from celery_pool.cli.usage import EXIT_INTERRUPTED
+
+
+class Reason(enum.Enum):
+    INTERRUPTED = "Ctrl-C"
+    PIPE_CLOSED = "nobody reads the output any more"
+    OUTPUT_FAILED = "the output could not be written"
+    TOO_MANY_FAILURES = "too many failures"
+
+
+class Stopped(KeyboardInterrupt):
+    """Raised in the main thread, wherever it waits."""
+
+
+class Stopper:
+    """A context manager that owns SIGINT while it lasts; for the main thread.
+
+    `reason` is None until somebody wants to stop; then the main thread gets `Stopped`, raised by
+    the signal handler so that it ends any wait. Only a callback that is running is not torn apart:
+    there the main loop has to look at `reason`, which it does after each task anyway. So what has
+    been written is whole and in order, whatever happens.
+    """
+
+    def __init__(self) -> None:
+        self.reason: Reason | None = None
+        self._uninterrupted: list[object] = []  # code of the functions not to be torn apart
+        self._lock = threading.Lock()
+        self._main = threading.main_thread().ident
+        self._own_signals = 0  # sent by request() and not yet handled
+        self._over = False
+        self._previous: Any = None
+
+    def __enter__(self) -> Stopper:
+        self._previous = signal.signal(signal.SIGINT, self._on_signal)
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        self.over()
+        signal.signal(signal.SIGINT, self._previous)
+
+    def protect(self, *methods: Callable[..., object]) -> None:
+        """These methods, when they run in the main thread, are left to finish."""
+        self._uninterrupted += [method.__func__.__code__ for method in methods]  # type: ignore[attr-defined]
+
+    def request(self, reason: Reason) -> None:
+        """Stop for this reason, unless there is one already; from any thread."""
+        with self._lock:
+            if self._over or self.reason is not None:
+                return
+            self.reason = reason
+            self._own_signals += 1
+            if self._main is not None:
+                signal.pthread_kill(self._main, signal.SIGINT)
+
+    def over(self) -> None:
+        """Only the clean-up is left: from now on, a Ctrl-C ends the process on the spot."""
+        with self._lock:
+            self._over = True
+
+    def _on_signal(self, signum: int, frame: FrameType | None) -> None:
+        if self._own_signals:
+            self._own_signals = 0
+            if self._over:
+                return
+        elif self._previous == signal.SIG_IGN:  # as in a shell's background job
+            return
+        elif self._over:
+            os._exit(EXIT_INTERRUPTED)
+        else:
+            self.reason = self.reason or Reason.INTERRUPTED
+        while frame is not None:
+            if frame.f_code in self._uninterrupted:
+                return
+            frame = frame.f_back
+        raise Stopped

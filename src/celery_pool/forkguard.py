@@ -1,0 +1,47 @@
+"""Keeps what belongs to the pools of this process out of its forked children.
+
+A child that kept the write end of a lifeline would keep orphaned workers alive;
+one that kept segments would keep their memory. Children made by exec never get
+them: all descriptors are non-inheritable.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import threading
+from typing import Protocol
+from weakref import WeakSet
+
+
+class Owner(Protocol):
+    def owned_fds(self) -> set[int]:
+        """Descriptors to close in a forked child; -1 is ignored."""
+        ...
+
+
+#: Held while descriptors are made until their owner knows them; a fork waits for it.
+lock = threading.RLock()
+_owners: WeakSet[Owner] = WeakSet()
+
+
+def guard(owner: Owner) -> None:
+    """From now on a forked child closes what `owner` owns."""
+    _owners.add(owner)
+
+
+def _after_in_child() -> None:
+    global lock
+    lock = threading.RLock()
+    for owner in list(_owners):
+        for fd in owner.owned_fds():
+            with contextlib.suppress(OSError):
+                os.close(fd)
+    _owners.clear()
+
+
+os.register_at_fork(
+    before=lambda: lock.acquire(),
+    after_in_parent=lambda: lock.release(),
+    after_in_child=_after_in_child,
+)

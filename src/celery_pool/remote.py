@@ -1,0 +1,125 @@
+"""Exceptions on their way from a worker to the parent.
+
+The pickled exception travels inside an outer pickle of plain text, so that an
+exception that cannot be pickled, or not be unpickled, still arrives with its
+type's name, its text and the worker's traceback.
+"""
+
+from __future__ import annotations
+
+import pickle
+import sys
+import traceback
+from multiprocessing.pool import RemoteTraceback
+from multiprocessing.reduction import ForkingPickler
+
+from .einfo import ExceptionInfo
+from .errors import PoolError, ResultDecodingError, ResultEncodingError
+
+LONGEST_SHORT_TEXT = 1000
+
+
+class ReturnedError(Exception):
+    """In the worker: the task has returned an ExceptionInfo."""
+
+    def __init__(self, info: ExceptionInfo) -> None:
+        super().__init__(info)
+        self.info = info
+
+
+class UnpicklableError(PoolError):
+    """Stands in the parent for a task's exception that could not be pickled.
+
+    ``type_name`` is the class's qualified name; ``__cause__`` holds the worker's
+    traceback.
+    """
+
+    def __init__(self, type_name: str, text: str, why: str) -> None:
+        super().__init__(type_name, text, why)
+        self.type_name = type_name
+        self.text = text
+        self.why = why
+
+    def __str__(self) -> str:
+        return f"{self.type_name}: {self.text} (the exception itself did not survive pickling: {self.why})"
+
+
+def dump_error(error: BaseException) -> bytes:
+    """In the worker: everything about `error` that can travel."""
+    if isinstance(error, ReturnedError):
+        exception, text = error.info.exception, error.info.traceback
+    else:
+        exception, text = error, "".join(traceback.format_exception(error))
+    why = ""
+    try:
+        pickled = bytes(ForkingPickler.dumps(exception))
+    except Exception as problem:
+        pickled = b""
+        why = f"{type(problem).__name__}: {problem}"
+    kind = type(exception)
+    return pickle.dumps((f"{kind.__module__}.{kind.__qualname__}", _safe_str(exception), text, why, pickled), 5)
+
+
+def load_error(data: bytes) -> BaseException:
+    """In the parent: the exception, with the worker's traceback as its cause."""
+    type_name, message, text, why, pickled = pickle.loads(data)
+    exception: object = None
+    if pickled:
+        try:
+            exception = pickle.loads(pickled)
+        except Exception as problem:
+            why = f"{type(problem).__name__}: {problem}"
+        else:
+            if not isinstance(exception, BaseException):
+                why = f"it was unpickled as {type(exception).__name__}"
+    if not isinstance(exception, BaseException):
+        exception = UnpicklableError(type_name, message, why)
+    exception.__cause__ = RemoteTraceback(text)
+    return exception
+
+
+def encoding_error(error: Exception, result: object) -> ResultEncodingError:
+    """In the worker: what a task fails with whose result cannot be pickled."""
+    try:
+        shown = repr(result)
+    except Exception:
+        shown = "<unprintable>"
+    made = ResultEncodingError(error, f"of type {type(result).__qualname__}: {shown[:LONGEST_SHORT_TEXT]}")
+    made.__cause__ = error
+    return made
+
+
+def decoding_error(error: BaseException) -> ResultDecodingError:
+    """In the parent: what a task fails with whose result cannot be unpickled."""
+    made = ResultDecodingError(f"the task's result could not be unpickled: {type(error).__name__}: {error}")
+    made.__cause__ = error
+    return made
+
+
+def shortened(error: Exception) -> PoolError:
+    """For the worker that has no shared memory left even for an error's text."""
+    return PoolError(f"the task's error could not be sent: {_safe_str(error)[:LONGEST_SHORT_TEXT]}")
+
+
+def exit_status(error: BaseException | None) -> int:
+    """How a process that a task forked ends, if it comes back into the worker's loop."""
+    status = 0
+    if isinstance(error, SystemExit):
+        if isinstance(error.code, int):
+            status = error.code & 0xFF
+        elif error.code is not None:
+            print(error.code, file=sys.stderr)
+            status = 1
+    elif error is not None:
+        traceback.print_exception(error)
+        status = 1
+    sys.stdout.flush()
+    sys.stderr.flush()
+    return status
+
+
+def _safe_str(value: object) -> str:
+    try:
+        return str(value)
+    except Exception:
+        return "<unprintable>"

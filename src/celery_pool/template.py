@@ -1,0 +1,143 @@
+"""The template: a single-threaded process that forks all workers of a pool.
+
+``run()`` starts it by the chosen start method. Forking workers from it instead of
+from the embedding program means that no replacement is ever forked while other
+threads hold locks (of imports, logging, malloc, C libraries), that a replacement
+costs one fork under every start method, and that no worker inherits descriptors
+it should not have.
+
+Messages are pickled tuples on a packet socket, descriptors beside them:
+
+    parent -> template   (serial, name)            + what the worker needs
+    template -> parent   ("started", serial, pid)  + pidfd
+                         ("failed", serial, text)
+                         ("exited", serial, exitcode)
+
+The template ends when its socket does.
+"""
+
+from __future__ import annotations
+
+import multiprocessing
+import os
+import pickle
+import selectors
+import signal
+import socket
+from dataclasses import dataclass, field
+from multiprocessing.context import ForkProcess
+from typing import Any
+
+from .worker import WorkerFds, WorkerPlan, worker_main
+
+LONGEST_MESSAGE = 1 << 16
+
+
+def send(sock: socket.socket, message: tuple[Any, ...], fds: list[int]) -> None:
+    socket.send_fds(sock, [pickle.dumps(message)], fds)
+
+
+def receive(sock: socket.socket) -> tuple[tuple[Any, ...] | None, list[int]]:
+    """(message, descriptors); the message is None at the end. Descriptors are
+    non-inheritable, as all that Python makes."""
+    data, fds, _, _ = socket.recv_fds(sock, LONGEST_MESSAGE, 16)
+    for fd in fds:
+        os.set_inheritable(fd, False)
+    return (pickle.loads(data) if data else None), fds
+
+
+def template_main(sock: socket.socket, plan: WorkerPlan) -> None:
+    """Body of the template process."""
+    # Its children may start processes of their own; in the parent it stays
+    # daemonic, so that nothing waits for it at exit.
+    multiprocessing.process.current_process()._config["daemon"] = False  # type: ignore[attr-defined]
+    reset_signals()
+    Template(sock, plan).serve()
+    os._exit(0)  # workers are the parent's to end: do not wait for them
+
+
+def reset_signals() -> None:
+    """Undoes what the embedding program has set for itself. SIGINT is ignored: a
+    Ctrl-C reaches the whole process group, and the parent decides."""
+    for number in signal.valid_signals():
+        if callable(signal.getsignal(number)):
+            signal.signal(number, signal.SIG_DFL)
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    signal.set_wakeup_fd(-1)
+    signal.pthread_sigmask(signal.SIG_SETMASK, ())
+
+
+@dataclass
+class Template:
+    sock: socket.socket
+    plan: WorkerPlan
+    children: dict[int, ForkProcess] = field(default_factory=dict)
+
+    def serve(self) -> None:
+        child_bell, ring = os.pipe()
+        os.set_blocking(child_bell, False)
+        os.set_blocking(ring, False)
+        self.own_fds = [self.sock.fileno(), child_bell, ring]
+        signal.signal(signal.SIGCHLD, _nothing)
+        signal.set_wakeup_fd(ring, warn_on_full_buffer=False)
+        with selectors.DefaultSelector() as selector:
+            self.own_fds.append(selector.fileno())  # type: ignore[attr-defined]
+            selector.register(self.sock, selectors.EVENT_READ)
+            selector.register(child_bell, selectors.EVENT_READ)
+            while True:
+                for key, _ in selector.select():
+                    if key.fd == child_bell:
+                        os.read(child_bell, 4096)
+                        self.report_exits()
+                    elif not self.answer():
+                        return
+
+    def answer(self) -> bool:
+        """Starts the worker that the parent asks for; False: the parent is gone."""
+        try:
+            message, fds = receive(self.sock)
+        except ConnectionError:
+            return False
+        if message is None:
+            return False
+        serial, name = message
+        pidfds = []
+        try:
+            worker = multiprocessing.get_context("fork").Process(
+                target=worker_main,
+                args=(self.plan, WorkerFds(*fds), self.fds_to_close()),
+                name=name,
+            )
+            worker.start()
+            self.children[serial] = worker
+            if hasattr(os, "pidfd_open"):
+                pidfds.append(os.pidfd_open(worker.pid))
+            self.tell(("started", serial, worker.pid), pidfds)
+        except OSError as error:
+            self.tell(("failed", serial, str(error)), [])
+        finally:
+            for fd in (*fds, *pidfds):
+                os.close(fd)
+        return True
+
+    def fds_to_close(self) -> list[int]:
+        """What a worker inherits from here and has no use for."""
+        return self.own_fds + [child.sentinel for child in self.children.values()]
+
+    def report_exits(self) -> None:
+        for serial, worker in list(self.children.items()):
+            exitcode = worker.exitcode
+            if exitcode is not None:
+                del self.children[serial]
+                worker.close()
+                self.tell(("exited", serial, exitcode), [])
+
+    def tell(self, message: tuple[Any, ...], fds: list[int]) -> None:
+        try:
+            send(self.sock, message, fds)
+        except ConnectionError:
+            pass  # the parent is gone: the next receive ends us
+
+
+def _nothing(signum: int, frame: object) -> None:
+    """A handler, so that SIGCHLD reaches the wake-up descriptor."""
