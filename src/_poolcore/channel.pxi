@@ -121,7 +121,7 @@ cdef inline cp_frame *frame_of(AsyncResult job) noexcept:
 cdef bint channel_push(Channel channel, AsyncResult job) noexcept:
     """Writes the task's frame (and the function's before it, if the worker does
     not know it). False: no room now. Invisible until channel_publish."""
-    cdef cp_frame *frame
+    cdef cp_frame *frame = NULL
     cdef Function function = job.function
     cdef uint64_t length
     cdef uint32_t place
@@ -182,7 +182,7 @@ cdef void channel_distrust(Channel channel) noexcept:
 
 cdef bint channel_stop(Channel channel) noexcept:
     """Asks the worker to leave once it has done what it was given."""
-    cdef cp_frame *frame
+    cdef cp_frame *frame = NULL
     channel.open = False
     if not channel_reserve(channel, 0, &frame):
         return False

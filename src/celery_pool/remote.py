@@ -12,6 +12,7 @@ import sys
 import traceback
 from multiprocessing.pool import RemoteTraceback
 from multiprocessing.reduction import ForkingPickler
+from types import TracebackType
 
 from .einfo import ExceptionInfo
 from .errors import PoolError, ResultDecodingError, ResultEncodingError
@@ -49,7 +50,9 @@ def dump_error(error: BaseException) -> bytes:
     if isinstance(error, ReturnedError):
         exception, text = error.info.exception, error.info.traceback
     else:
-        exception, text = error, "".join(traceback.format_exception(error))
+        exception, text = error, "".join(
+            traceback.format_exception(type(error), error, without_core_frames(error.__traceback__))
+        )
     why = ""
     try:
         pickled = bytes(ForkingPickler.dumps(exception))
@@ -58,6 +61,13 @@ def dump_error(error: BaseException) -> bytes:
         why = f"{type(problem).__name__}: {problem}"
     kind = type(exception)
     return pickle.dumps((f"{kind.__module__}.{kind.__qualname__}", _safe_str(exception), text, why, pickled), 5)
+
+
+def without_core_frames(tb: TracebackType | None) -> TracebackType | None:
+    """The traceback from the task's own first frame on."""
+    while tb is not None and tb.tb_frame.f_code.co_filename.endswith(".pxi"):
+        tb = tb.tb_next
+    return tb
 
 
 def load_error(data: bytes) -> BaseException:

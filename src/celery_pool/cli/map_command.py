@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import argparse
 import multiprocessing
-import os
+import sys
 import time
 from collections.abc import Callable, Sequence
 from typing import Any
@@ -32,6 +32,7 @@ from celery_pool.cli.usage import (
     positive,
     say,
 )
+from celery_pool.cpus import usable_cpus
 
 COMMAND = "celery-pool map"
 HELP = "apply a function to each line of files, in many processes"
@@ -256,12 +257,7 @@ class Mapping:
 def _numbers(processes: int | None, limit: int | None) -> tuple[int, int]:
     """How many workers, and how many tasks in flight."""
     if processes is None:
-        processes = (
-            len(os.sched_getaffinity(0))
-            if hasattr(os, "sched_getaffinity")
-            else os.cpu_count() or 1
-        )
-        processes = min(processes, limit or processes)
+        processes = min(usable_cpus(), limit or usable_cpus())
     if limit is None:
         limit = processes * DEPTH
     if limit < processes:
@@ -289,6 +285,8 @@ def _input(options: argparse.Namespace) -> tuple[Callable[[bytes], bytes], sourc
 
 def _channels(options: argparse.Namespace) -> tuple[Channel, Channel]:
     """Where the results go, and where the failures go."""
+    if options.output == sources.STANDARD and sys.stdout is None:
+        raise UsageError("standard output is closed")
     inputs = [] if options.paths else options.files
     if (
         options.errors

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import os
 import sys
 import threading
 import time
@@ -37,7 +38,8 @@ class Progress:
             return
         tqdm.monitor_interval = 0  # no thread of its own
         tqdm.set_lock(threading.RLock())  # and no semaphore for other processes
-        self._bar = tqdm(total=self._total, unit=" tasks", dynamic_ncols=True, file=sys.stderr)
+        width = {"dynamic_ncols": True} if _columns() else {"ncols": 80, "nrows": 24}
+        self._bar = tqdm(total=self._total, unit=" tasks", file=sys.stderr, **width)
         self.shown = True
 
     def refresh(self) -> None:
@@ -69,3 +71,11 @@ class Progress:
             self._bar.close()
             self._bar = None
             self.shown = False
+
+
+def _columns() -> int:
+    """The width of the terminal, 0 if it does not tell."""
+    try:
+        return os.get_terminal_size(sys.stderr.fileno()).columns
+    except (OSError, ValueError):
+        return 0
