@@ -25,7 +25,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     try:
         name = _parser().parse_args(arguments[:1]).command
         command = f"celery-pool {name}"
-        return COMMANDS[name].main(arguments[1:])
+        status: int = COMMANDS[name].main(arguments[1:])
+        return status
     except UsageError as error:
         say(command, f"error: {error}")
         return EXIT_USAGE

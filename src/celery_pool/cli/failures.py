@@ -6,7 +6,9 @@ import json
 import traceback
 from typing import Any
 
-from celery_pool import WorkerLostError
+from celery_pool import PoolError, WorkerLostError
+from celery_pool.errors import describe_exit
+from celery_pool.remote import UnpicklableError
 
 MESSAGE_LENGTH = 500  # characters of a message in a line for people
 
@@ -25,13 +27,21 @@ class Failure:
     @property
     def type(self) -> str:
         """The exception's type, named as a traceback does."""
+        if isinstance(self.error, UnpicklableError):
+            return self.error.type_name.removeprefix("builtins.")
         kind = type(self.error)
         if kind.__module__ in {"builtins", "__main__"}:
             return kind.__qualname__
+        if isinstance(self.error, PoolError):
+            return f"celery_pool.{kind.__qualname__}"
         return f"{kind.__module__}.{kind.__qualname__}"
 
     @property
     def message(self) -> str:
+        if isinstance(self.error, WorkerLostError):
+            return f"worker {self.error.pid} was lost: {describe_exit(self.error.exitcode)}"
+        if isinstance(self.error, UnpicklableError):
+            return self.error.text
         try:
             return str(self.error)
         except Exception:

@@ -58,7 +58,7 @@ class Channel:
         return bool(self._lines)
 
     def write(self) -> None:
-        """Writes the lines that wait, about BATCH bytes at most, or keeps the error and drops them."""
+        """Writes lines that wait, about BATCH bytes; on an error, keeps it and drops them."""
         lines: list[bytes] = []
         size = 0
         with contextlib.suppress(IndexError):

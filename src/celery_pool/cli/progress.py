@@ -51,8 +51,8 @@ class Progress:
         counters = self._counters
         in_flight = counters.submitted - counters.finished
         self._bar.set_postfix_str(f"{in_flight} in flight, {counters.failed} failed", refresh=False)
-        self._bar.update(counters.finished - self._bar.n)
-        self._bar.refresh()
+        if not self._bar.update(counters.finished - self._bar.n):
+            self._bar.refresh()
 
     @contextlib.contextmanager
     def hidden(self, needed: bool) -> Iterator[None]:

@@ -11,12 +11,16 @@ import json
 import os
 import signal
 import sys
+import time
 from types import FrameType
 from typing import Any, NoReturn
 
 from celery_pool.cli import function
 
+GRACE = 5.0  # seconds within which the parent kills its workers after a Ctrl-C
+
 _function: function.Function = repr  # replaced by start()
+_interrupted = False
 
 _to_json = json.JSONEncoder(ensure_ascii=False, allow_nan=False).encode
 _to_ascii_json = json.JSONEncoder(allow_nan=False).encode
@@ -26,9 +30,8 @@ _from_json = json.JSONDecoder().decode
 def start(name: str) -> None:
     """The initializer: loads the function and keeps the worker's hands off the terminal.
 
-    Ctrl-C is the parent's to handle. A handler that does nothing, not SIG_IGN: programs that a task
-    starts would inherit the latter. Standard input belongs to the parent, and standard output to
-    the results.
+    Ctrl-C is the parent's to handle. Not by SIG_IGN: programs that a task starts would inherit it.
+    Standard input belongs to the parent, and standard output to the results.
     """
     global _function
     signal.signal(signal.SIGINT, _leave_it_to_the_parent)
@@ -41,28 +44,36 @@ def start(name: str) -> None:
 
 
 def _leave_it_to_the_parent(signum: int, frame: FrameType | None) -> None:
-    pass
+    global _interrupted
+    _interrupted = True
+
+
+def _await_the_end() -> None:
+    """Begins no task after a Ctrl-C: what it starts, no second Ctrl-C would end."""
+    global _interrupted
+    time.sleep(GRACE)
+    _interrupted = False  # so it was meant for this worker alone, and nothing ends
 
 
 # The tasks: one target for each kind of record.
 
 
 def on_line(record: bytes) -> bytes:
-    return _encode(_function(record.removesuffix(b"\r").decode()))
+    return _apply(record.removesuffix(b"\r").decode())
 
 
 def on_text(record: bytes) -> bytes:
-    return _encode(_function(record.decode()))
+    return _apply(record.decode())
 
 
 def on_path(record: bytes) -> bytes:
-    return _encode(_function(os.fsdecode(record)))
+    return _apply(os.fsdecode(record))
 
 
 def on_document(record: bytes) -> bytes:
     if not record or record.isspace():
         return b""  # a blank line is no document
-    return _encode(_function(_from_json(record.decode())))
+    return _apply(_from_json(record.decode()))
 
 
 def on_unreadable(error: OSError) -> NoReturn:
@@ -70,7 +81,10 @@ def on_unreadable(error: OSError) -> NoReturn:
     raise error
 
 
-def _encode(value: Any) -> bytes:
+def _apply(argument: Any) -> bytes:
+    if _interrupted:
+        _await_the_end()
+    value = _function(argument)
     text = _to_json(value)
     try:
         return text.encode()

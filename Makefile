@@ -1,0 +1,102 @@
+# Each target does its own set-up in $(VENV). Other interpreter: make test PYTHON=python3.12 VENV=.venv-3.12
+
+PYTHON ?= python3
+VENV ?= .venv
+ARGS ?=
+ROUNDS ?= 2000000
+CC ?= cc
+
+BIN := $(VENV)/bin
+SOURCES := setup.py pyproject.toml $(wildcard src/_poolcore.pyx src/_poolcore/*.h src/_poolcore/*.pxi)
+PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check
+SANITIZERS := address,undefined
+
+.PHONY: help demo test test-all lint format typecheck build werror bench stress sanitize clean
+.DELETE_ON_ERROR:
+
+help: ## this list
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-10s %s\n", $$1, $$2 }' Makefile
+
+demo: $(VENV)/.built ## the main job on real input, beside multiprocessing and concurrent.futures
+	$(BIN)/python examples/demo.py $(ARGS)
+
+test: $(VENV)/.built ## the test suite (ARGS="-k name" and the like for pytest)
+	$(BIN)/python -m pytest $(ARGS)
+
+test-all: test ## the test suite on every supported Python that is installed
+	@set -e; for python in $$(tools/pythons --besides $(PYTHON)); do \
+	  version=$$($$python -c 'import sys; print("%d.%d" % sys.version_info[:2])'); \
+	  $(MAKE) test PYTHON=$$python VENV=.venv-$$version; \
+	done
+
+lint: $(VENV)/.dev ## style of Python and Cython
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	PATH="$(abspath $(BIN)):$$PATH" cython-lint src
+
+format: $(VENV)/.dev ## rewrite the Python sources in the project's style
+	$(BIN)/ruff check --fix .
+	$(BIN)/ruff format .
+
+typecheck: $(VENV)/.dev ## mypy, and the hand-written stub against the compiled module
+	$(BIN)/mypy
+	$(BIN)/python -m mypy.stubtest celery_pool._poolcore \
+	  --ignore-disjoint-bases --ignore-unused-allowlist --allowlist tests/stubtest-allowlist.txt
+
+build: $(VENV)/.built ## the compiled core in place, sdist and wheel in dist/
+	$(BIN)/python -m build
+
+werror: $(VENV)/.built ## the C compiler's warnings are errors
+	CELERY_POOL_WERROR=1 $(BIN)/python setup.py --quiet build_ext
+
+bench: $(VENV)/.bench ## the core's operations, and the pool beside its peers
+	$(BIN)/python -m pytest benchmarks
+	$(BIN)/python benchmarks/side_by_side.py --quick $(ARGS)
+
+stress: build/ring_stress-thread build/ring_stress-address ## the rings in C under the sanitizers
+	build/ring_stress-thread $(ROUNDS)
+	build/ring_stress-address $(ROUNDS)
+
+build/ring_stress-thread: SANITIZE := thread
+build/ring_stress-address: SANITIZE := address,undefined
+build/ring_stress-%: tests/c/ring_stress.c $(wildcard src/_poolcore/*.h)
+	@mkdir -p build
+	$(CC) -std=gnu11 -O1 -g -Wall -Wextra -Werror -DCP_DEBUG=1 -fsanitize=$(SANITIZE) \
+	  -fno-sanitize-recover=all -pthread -Isrc $< -o $@
+
+# The interpreter itself is not instrumented, so the runtime is loaded before it.
+sanitize: .venv-sanitize/.built ## the test suite with a core built under the sanitizers
+	LD_PRELOAD="$$($(CC) -print-file-name=libasan.so)" PYTHONMALLOC=malloc \
+	ASAN_OPTIONS=detect_leaks=0 UBSAN_OPTIONS=halt_on_error=1:print_stacktrace=1 \
+	  .venv-sanitize/bin/python -m pytest -m "not slow" -o timeout=300 $(ARGS)
+
+.venv-sanitize/.built: $(SOURCES) $(wildcard src/celery_pool/*.py src/celery_pool/*/*.py)
+	$(PYTHON) -m venv .venv-sanitize
+	CELERY_POOL_DEBUG=1 CELERY_POOL_SANITIZE=$(SANITIZERS) \
+	  .venv-sanitize/bin/python -m pip install --quiet --disable-pip-version-check '.[cli,test]'
+	@touch $@
+
+clean: ## everything that the other targets made
+	rm -rf .venv .venv-* build dist src/*.egg-info src/celery_pool/*.so
+	rm -rf .mypy_cache .pytest_cache .ruff_cache .benchmarks
+	find . -name __pycache__ -prune -exec rm -rf {} +
+
+$(BIN)/python:
+	$(PYTHON) -m venv $(VENV)
+
+$(VENV)/.tools: pyproject.toml | $(BIN)/python
+	$(BIN)/python -c 'import tomllib; print(*tomllib.load(open("pyproject.toml", "rb"))["build-system"]["requires"], sep="\n")' > $@
+	$(PIP) -r $@
+
+# Editable: Python sources are used as they lie, the core is rebuilt when one of its sources changed.
+$(VENV)/.built: $(SOURCES) $(VENV)/.tools
+	$(PIP) --no-build-isolation -e '.[cli,test]'
+	@touch $@
+
+$(VENV)/.dev: $(VENV)/.built
+	$(PIP) 'celery-pool[dev]'
+	@touch $@
+
+$(VENV)/.bench: $(VENV)/.built
+	$(PIP) 'celery-pool[bench]'
+	@touch $@
