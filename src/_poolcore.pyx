@@ -7,6 +7,8 @@ shared-memory protocol (layout.h says what lies where).
 """
 cimport cython
 
+import time
+
 from os import strerror as os_strerror
 
 from celery_pool import einfo as _einfo
@@ -30,6 +32,9 @@ include "_poolcore/collect.pxi"
 include "_poolcore/dispatch.pxi"
 include "_poolcore/waiting.pxi"
 include "_poolcore/recovery.pxi"
+include "_poolcore/balance.pxi"
+include "_poolcore/limits.pxi"
+include "_poolcore/kill.pxi"
 include "_poolcore/foreign.pxi"
 include "_poolcore/facade.pxi"
 include "_poolcore/workerend.pxi"

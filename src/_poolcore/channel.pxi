@@ -24,7 +24,16 @@ cdef class Channel:
     cdef Arena results
     cdef unsigned fork_generation
     cdef uint32_t load              # jobs in the journal
-    cdef bint open                  # takes tasks
+    cdef uint64_t given             # tasks pushed in its life
+    cdef uint64_t most              # tasks it may be given; then it leaves
+    cdef uint64_t nearly            # given so many: its successor is started
+    cdef bint stop_due              # STOP has to be pushed when there is room
+    cdef bint stopped               # STOP has been pushed
+    cdef uint64_t soft_next         # when the soft limit of its task is signalled again
+    cdef readonly bint open         # takes tasks
+    cdef readonly bint spare        # could take tasks, but there are workers enough
+    cdef readonly uint64_t done     # tasks that it has ended
+    cdef public str stack           # of the task that a time limit has ended
     cdef bint unpublished           # frames were pushed since the last publish
     cdef readonly int segment_fd
     cdef int bell[2]
@@ -33,9 +42,13 @@ cdef class Channel:
     cdef readonly bytes start_error # or has not: what remote.dump_error made of why
     cdef readonly bint corrupt      # it wrote what no worker of ours writes
 
-    def __cinit__(self, uint64_t ring_size):
+    def __cinit__(self, uint64_t ring_size, max_tasks=None):
         self.segment_fd = self.bell[0] = self.bell[1] = -1
         self.fork_generation = fork_generation
+        self.most = self.nearly = UNLIMITED
+        if max_tasks is not None:
+            self.most = max_tasks
+            self.nearly = self.most - (self.most // 10 or 1)
         if ring_size < 4 * CP_PAGE or ring_size & (ring_size - 1) or ring_size > 1 << 30:
             raise ValueError("ring_size must be a power of two from 16 KiB to 1 GiB")
         self.size = CP_PAGE + 2 * ring_size
@@ -89,6 +102,16 @@ cdef class Channel:
     def load(self):
         """Tasks given to the worker and not yet collected."""
         return self.load
+
+    @property
+    def needs_successor(self):
+        """It has been given nearly all the tasks of its life."""
+        return self.open and self.given >= self.nearly
+
+    @property
+    def leaving(self):
+        """It has been told to leave, or will be."""
+        return self.stopped or self.stop_due
 
 
 cdef int check_fd(int fd) except -1:
@@ -149,7 +172,7 @@ cdef bint channel_push(Channel channel, AsyncResult job) noexcept:
     if length:
         memcpy(frame + 1, PyBytes_AS_STRING(job.payload), length)
     cp_poke(&frame.claim, cp_claim(job.number, CP_READY))
-    cp_poke(&frame.start, 0)
+    cp_poke(&frame.start, job.limits.expires if job.limits is not None else 0)
     job.channel = channel
     job.position = channel.submission.tail - frame.size
     cdef Entry *entry = &channel.journal[channel.journal_tail & channel.journal_mask]
@@ -158,6 +181,7 @@ cdef bint channel_push(Channel channel, AsyncResult job) noexcept:
     entry.position = job.position
     channel.journal_tail += 1
     channel.load += 1
+    channel.given += 1
     return True
 
 
@@ -180,15 +204,18 @@ cdef void channel_distrust(Channel channel) noexcept:
     channel.open = False
 
 
-cdef bint channel_stop(Channel channel) noexcept:
+cdef void channel_stop(Channel channel) noexcept:
     """Asks the worker to leave once it has done what it was given."""
     cdef cp_frame *frame = NULL
     channel.open = False
-    if not channel_reserve(channel, 0, &frame):
-        return False
-    frame.kind = CP_STOP
-    channel_publish(channel)
-    return True
+    if channel.stopped:
+        return
+    channel.stop_due = True
+    if channel_reserve(channel, 0, &frame):
+        frame.kind = CP_STOP
+        channel.stop_due = False
+        channel.stopped = True
+        channel_publish(channel)
 
 
 cdef inline AsyncResult journal_first(Channel channel):

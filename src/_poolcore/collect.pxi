@@ -11,6 +11,8 @@ cdef uint64_t collect(Core core, bint foreground) noexcept:
             collect_channel(core, <Channel> table.items[i])
     if core.backlog.first != NULL:
         refill(core)
+    elif core.in_flight > 1 and (core.imbalanced or core.collected != before):
+        rebalance(core)
     if foreground:
         cp_bump(&core.gathered, core.collected - before)
     before = core.collected - before
@@ -39,17 +41,20 @@ cdef void collect_channel(Core core, Channel channel) noexcept:
         return
     cp_ring_release(&channel.completion)
     cp_ring_if_parked(&channel.ringer)      # it may wait for room
+    if CP_UNLIKELY(channel.stop_due):
+        channel_stop(channel)
 
 
 cdef bint take_frame(Core core, Channel channel, cp_frame *frame, const uint8_t *payload) noexcept:
     """False: garbage."""
     cdef AsyncResult job
-    if frame.kind == CP_RESULT or frame.kind == CP_ERROR or frame.kind == CP_ACK:
+    if (frame.kind == CP_RESULT or frame.kind == CP_ERROR or frame.kind == CP_ACK
+            or frame.kind == CP_EXPIRED):
         job = journal_first(channel)
         if job is None or job.number != cp_peek(&frame.claim):
             return False
         if frame.kind == CP_ACK:
-            return take_acknowledgement(core, job)
+            return take_acknowledgement(core, job, cp_peek(&frame.start))
         return take_outcome(core, channel, job, frame, payload)
     if frame.kind == CP_HELLO:
         channel.greeted = True
@@ -65,12 +70,12 @@ cdef bytes copied(const uint8_t *payload, uint64_t length):
     return PyBytes_FromStringAndSize(<const char *> payload, <Py_ssize_t> length)
 
 
-cdef bint take_acknowledgement(Core core, AsyncResult job) noexcept:
+cdef bint take_acknowledgement(Core core, AsyncResult job, uint64_t accepted) noexcept:
     if job.state != PENDING:            # on_return was called for it meanwhile
         return True
     if not job.flags & CP_WANT_ACK:
         return False
-    job_claimed(core, job)
+    job_claimed(core, job, accepted)
     enqueue(core, job)
     return True
 
@@ -87,13 +92,17 @@ cdef bint take_outcome(Core core, Channel channel, AsyncResult job, cp_frame *fr
     if frame.kind == CP_ERROR and not frame.length:
         return False
     journal_pop(channel)
+    channel.done += 1
     if job.state == PENDING:
+        drop_arguments(core, job, frame.kind == CP_EXPIRED)
         job.pid = <int> channel.pid
         job.flags = CP_IN_ARENA if in_arena else 0
         if not in_arena:
             job.channel = None
-        job.payload = None
         job.outcome = RAW_RESULT if frame.kind == CP_RESULT else RAW_ERROR
+        if frame.kind == CP_EXPIRED:
+            job.outcome = EXPIRED
+            core.expired += 1
         if frame.length:
             try:
                 job.payload = copied(payload, frame.length)
@@ -114,11 +123,30 @@ cdef inline void journal_pop(Channel channel) noexcept:
     channel.load -= 1
 
 
-cdef inline void job_claimed(Core core, AsyncResult job) noexcept:
+cdef inline void job_claimed(Core core, AsyncResult job, uint64_t accepted) noexcept:
     """A worker has claimed the task; on_acknowledge is due if it was asked for."""
     if job.flags & CP_WANT_ACK:
         job.flags &= ~<uint16_t> CP_WANT_ACK
         job.marks |= ACK_DUE
+        job.pid = <int> job.channel.pid
+        job.accepted = accepted
+
+
+cdef void drop_arguments(Core core, AsyncResult job, bint unread) noexcept:
+    """The pickled arguments are needed no more. `unread`: no worker may have read
+    and given back what lies in the arena."""
+    cdef cp_extent extent
+    if job.payload is None or job.marks & (IS_FOREIGN | DOOMED):
+        return
+    if job.flags & CP_IN_ARENA:
+        job.flags &= ~<uint16_t> CP_IN_ARENA
+        extent = extent_of(PyBytes_AS_STRING(job.payload))
+        core.bytes_in_flight -= extent.length
+        if unread:
+            arena_free(core.segment_fd, extent)
+    else:
+        core.bytes_in_flight -= <uint64_t> PyBytes_GET_SIZE(job.payload)
+    job.payload = None
 
 
 cdef void job_collected(Core core, AsyncResult job) noexcept:
@@ -126,6 +154,8 @@ cdef void job_collected(Core core, AsyncResult job) noexcept:
     cdef bint success = job.outcome == RAW_RESULT or job.outcome == FOREIGN
     core.in_flight -= 1
     core.collected += 1
+    if job.limits is not None:
+        limits_end(core, job)
     if success:
         core.succeeded += 1
     else:

@@ -11,6 +11,7 @@ cpdef enum PoolState:
     RUNNING
     CLOSED          # no new tasks
     TERMINATED
+    BROKEN          # past its restart budget
 
 cpdef enum CallbacksIn:
     ANY_THREAD
@@ -57,6 +58,8 @@ cdef class Core:
 
     # counters
     cdef uint64_t limit             # most in flight
+    cdef uint64_t max_bytes         # most of pickled arguments in flight
+    cdef readonly uint64_t bytes_in_flight
     cdef readonly uint64_t in_flight        # submitted and not collected
     cdef readonly uint64_t waiting_callbacks  # collected, callbacks not returned
     cdef readonly uint64_t submitted
@@ -65,9 +68,22 @@ cdef class Core:
     cdef readonly uint64_t succeeded
     cdef readonly uint64_t failed           # with an exception, lost ones included
     cdef readonly uint64_t lost
+    cdef readonly uint64_t cancelled
+    cdef readonly uint64_t expired
     cdef readonly uint64_t callback_errors
     cdef uint64_t last_number       # tid
     cdef uint32_t since_reap
+
+    # time limits
+    cdef Limits limits              # of tasks that do not say otherwise
+    cdef uint64_t limited           # jobs in flight with a soft or hard limit
+    cdef uint64_t shortest          # limit among them, ns
+    cdef uint64_t next_check        # when the supervisor looks next, CLOCK_MONOTONIC ns
+    cdef list expiring              # heap of (when, number, job)
+    cdef readonly list condemned    # (channel, signal): for the supervisor to kill
+    cdef readonly object broken     # why the pool is BROKEN
+    cdef bint imbalanced            # a worker is idle while tasks wait at another
+    cdef bint watch_first           # the supervisor wants to know when work begins
 
     # jobs
     cdef Jobs backlog
@@ -81,6 +97,7 @@ cdef class Core:
     cdef object poller              # of those that cannot notify
 
     # workers
+    cdef public uint32_t processes  # most that are given tasks
     cdef Table table
     cdef cp_control *control
     cdef readonly int segment_fd
@@ -128,6 +145,9 @@ cdef class Core:
         self.ring_size = ring_size
         self.longest = cp_ring_longest(ring_size)
         self.functions = {}
+        self.max_bytes = self.shortest = self.next_check = UNLIMITED
+        self.expiring = []
+        self.condemned = []
         self.table = Table([])
         self.patience.spin_ns = 2000
         self.patience.yields = 100
@@ -200,21 +220,66 @@ cdef class Core:
         """The worker is about to be started: its completions are looked at."""
         set_channels(self, self.table.channels + [channel])
 
-    def open(self, Channel channel):
-        """The worker is ready for tasks."""
+    def ready(self, Channel channel not None):
+        """The worker is ready for tasks; it gets some now, or when another one has
+        left the ranks."""
         if not channel.corrupt:
-            channel.open = True
+            channel.spare = True
+            open_spare(self)
         refill(self)
         notify(self)
 
-    def stop_worker(self, Channel channel):
-        """Asks a worker to leave after the tasks it has. False: no room to say so."""
-        return channel_stop(channel)
+    def stop_worker(self, Channel channel not None):
+        """Asks a worker to leave after the tasks it has."""
+        channel_stop(channel)
+
+    def retire(self, Channel channel not None):
+        """Asks a worker to leave after the task that it runs; the others it has
+        go elsewhere."""
+        retire(self, channel)
+
+    def doom_running(self, Channel channel not None, reason):
+        """Decides that the task that the worker runs ends with `reason` (class,
+        arguments without the tid), whatever it does from now on; the caller kills
+        the worker. Returns whether it runs one."""
+        cdef AsyncResult job
+        collect(self, True)
+        job = journal_first(channel)
+        return job is not None and doom(self, job, reason)
+
+    def check_limits(self):
+        """Looks at the time limits. Returns (what is due, seconds to the next look
+        or None); due are ("soft" or "hard", channel) pairs, whose workers the
+        caller signals or kills. A hard one's outcome is decided."""
+        return check_limits(self)
+
+    def take_condemned(self):
+        """(channel, signal) pairs whose workers the caller kills."""
+        condemned = self.condemned
+        self.condemned = []
+        return condemned
+
+    def pending_metas(self):
+        """(not started, running): metas of the tasks in flight. The former never
+        start: they wait for their end in the backlog, which takes no part in
+        anything any more."""
+        return pending_metas(self)
+
+    def set_limits(self, soft, hard, max_bytes, bint watch_first):
+        """Pool-wide limits: seconds or None, bytes or None."""
+        self.limits = limits_of(soft, hard, 0)
+        self.max_bytes = UNLIMITED if max_bytes is None else max_bytes
+        self.watch_first = watch_first
+
+    def break_pool(self, reason):
+        """No new tasks: they are refused with this (class, arguments without the tid)."""
+        self.broken = reason
+        self.state = BROKEN
 
     # for the supervisor, the reaper thread and the other facades
 
     def state_name(self):
-        return ("not running", "starting", "running", "closed", "terminated")[self.state]
+        return ("not running", "starting", "running", "closed", "terminated", "broken")[self.state]
 
     def collect(self):
         """Takes finished tasks off the rings; returns how many."""
@@ -228,6 +293,22 @@ cdef class Core:
         (inside a callback: nothing in flight). Returns whether that is so."""
         check_process(self)
         return wait_for(self, WAIT_DRAINED, None, 0, deadline_after(timeout)) == 1
+
+    @property
+    def inside_call(self):
+        """Whether the calling thread is inside a callback or, in a signal handler,
+        inside a wait of this pool."""
+        cdef Waiter *w = self.waiters
+        while w != NULL:
+            if w.thread == PyThread_get_thread_ident():
+                return True
+            w = w.next
+        return inside_dispatch(self)
+
+    @property
+    def caller_dispatches(self):
+        """Whether callbacks run inside calls of the pool only."""
+        return self.callbacks_in == CALLER_ONLY
 
     @property
     def inside_callback(self):
@@ -278,13 +359,6 @@ cdef class Core:
         call_reaper(self)
 
 
-cdef extern from *:
-    """
-    #define UNLIMITED UINT64_MAX
-    """
-    const uint64_t UNLIMITED
-
-
 cdef void set_channels(Core core, list channels):
     core.table = Table(channels)
     # a leader in its sleep watches the old rings only
@@ -312,4 +386,7 @@ cdef int check_running(Core core) except -1:
         raise _errors.PoolClosed("the pool is closed: it takes no new tasks")
     if core.state == TERMINATED:
         raise _errors.PoolTerminated("the pool was terminated")
+    if core.state == BROKEN:
+        reason, arguments = core.broken
+        raise reason(*arguments)
     raise _errors.PoolNotRunning("the pool is not running: call run() first")

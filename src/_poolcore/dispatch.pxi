@@ -52,7 +52,7 @@ cdef bint deliver(Core core, AsyncResult job) except -1:
     if job.marks & ACK_DUE:
         job.marks &= ~<uint8_t> ACK_DUE
         acknowledge, job.acknowledge = job.acknowledge, None
-        call_back(core, acknowledge, ())
+        tell_accepted(core, job, acknowledge)
     if job.state != COLLECTED:
         return False
     job.state = DELIVERING
@@ -116,6 +116,16 @@ cdef int note_error(Core core, object function, object error) except -1:
     elif core.interrupt is None:
         core.interrupt = error
     return 0
+
+
+cdef int tell_accepted(Core core, AsyncResult job, object acknowledge) except -1:
+    cdef Acceptance both
+    if type(acknowledge) is not Acceptance:
+        return call_back(core, acknowledge, ())
+    both = acknowledge
+    if both.acknowledge is not None:
+        call_back(core, both.acknowledge, ())
+    return call_back(core, both.accept, (job.pid, job.accepted / 1e9))
 
 
 cdef object returned_value(AsyncResult job):

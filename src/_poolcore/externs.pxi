@@ -41,7 +41,9 @@ cdef extern from *:
     #define CP_DEBUG 0
     #endif
     #define CP_UNLIKELY(x) __builtin_expect(!!(x), 0)
+    #define UNLIMITED UINT64_MAX
     """
+    const uint64_t UNLIMITED
     const bint CP_DEBUG
     bint CP_UNLIKELY(bint)
 
@@ -82,6 +84,7 @@ cdef extern from "_poolcore/wait.h" nogil:
         uint32_t abi
         uint32_t header_size
         uint64_t ring_size
+        cp_word soft_tid
         cp_word worker_epoch
         cp_indices submission
         cp_indices completion
@@ -97,7 +100,7 @@ cdef extern from "_poolcore/wait.h" nogil:
         uint64_t offset
         uint64_t length
     int CP_PAD, CP_TASK, CP_DEFINE, CP_STOP
-    int CP_HELLO, CP_START_FAILED, CP_ACK, CP_RESULT, CP_ERROR
+    int CP_HELLO, CP_START_FAILED, CP_ACK, CP_RESULT, CP_ERROR, CP_EXPIRED
     int CP_KWARGS, CP_TARGET, CP_WANT_ACK, CP_IN_ARENA
 
     unsigned CP_READY, CP_CLAIMED, CP_DONE, CP_REVOKED, CP_KILLED

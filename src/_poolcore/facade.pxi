@@ -15,7 +15,9 @@ cdef class TaskPoolBase:
         self.core = core
 
     def apply_async(self, target, args=None, kwargs=None, callbacks=None,
-                    errbacks=None, on_acknowledge=None, meta=None):
+                    errbacks=None, on_acknowledge=None, meta=None, *,
+                    accept_callback=None, soft_timeout=None, timeout=None, expires=None,
+                    block=True, slot_timeout=None):
         """Runs ``target(*args, **kwargs)`` in a worker; returns an AsyncResult.
 
         When the pool is full, waits for a task to finish and reaps it.
@@ -30,6 +32,18 @@ cdef class TaskPoolBase:
             if that worker dies later; never if the task did not start. For
             at-least-once delivery acknowledge in the callbacks instead.
         :param meta: anything; it stays in the parent. None becomes ``{}``.
+        :param accept_callback: ``accept_callback(pid, time_accepted)``, called when
+            on_acknowledge is; the time is CLOCK_MONOTONIC's, in seconds.
+        :param soft_timeout: seconds after its start when SoftTimeLimitExceeded is
+            raised inside the task; default: the pool's.
+        :param timeout: seconds after its start when the task is killed and fails
+            with TimeLimitExceeded; default: the pool's.
+        :param expires: seconds from now, or a datetime; a task that has not started
+            by then never does, and fails with TaskExpired.
+        :param block: False: do not wait for a slot.
+        :param slot_timeout: seconds to wait for a slot at most; None: no limit.
+        :raises PoolFull: no slot without waiting, or within ``slot_timeout``.
+        :raises PayloadTooLarge: the arguments alone take more than ``max_bytes``.
         :raises PoolNotRunning, PoolClosed, PoolTerminated, WrongProcess: the pool
             takes no tasks.
         :raises TypeError: target, a callback or an errback is not callable.
@@ -39,7 +53,13 @@ cdef class TaskPoolBase:
         Any thread and any callback may call it. Callbacks should return soon:
         they run one after the other. Where they run: see ``callbacks_in``.
         """
-        return submit(self.core, target, args, kwargs, callbacks, errbacks, on_acknowledge, meta, self)
+        cdef Options options = None
+        if (accept_callback is not None or soft_timeout is not None or timeout is not None or
+                expires is not None or not block or slot_timeout is not None):
+            options = options_of(self.core, soft_timeout, timeout, expires, accept_callback,
+                                 block, slot_timeout)
+        return submit(self.core, target, args, kwargs, callbacks, errbacks, on_acknowledge,
+                      meta, self, options)
 
     def full(self):
         """True if the number in flight has reached the limit; constant time."""

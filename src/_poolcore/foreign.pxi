@@ -9,8 +9,8 @@ cdef object add_foreign(Core core, object result, object callbacks, object errba
     errbacks = checked_callables(errbacks, "errbacks")
     check_running(core)
     check_unused(core, tid, result)
-    if no_slot(core):
-        wait_for_slot(core)
+    if no_slot(core, 0):
+        wait_for_slot(core, 0, None)
         check_running(core)
         check_unused(core, tid, result)
     job = new_job(core, callbacks, errbacks, meta, keeper)

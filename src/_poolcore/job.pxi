@@ -1,6 +1,7 @@
 # A job: the parent's record of one task. It is the AsyncResult handed to the caller.
 
 import multiprocessing.pool
+from signal import SIGTERM
 
 cdef object _mp_async_result = multiprocessing.pool.AsyncResult
 
@@ -16,6 +17,7 @@ cdef enum JobOutcome:
     RAW_ERROR       # payload: what remote.dump_error made
     REASON          # payload: (exception class, arguments)
     NO_MEMORY       # the outcome found no room in the parent
+    EXPIRED         # claimed too late, never called
     FOREIGN         # payload: a finished foreign result
     VALUE           # payload: the result itself
     EXCEPTION       # payload: the exception itself
@@ -27,6 +29,7 @@ cdef enum JobMark:
     IS_FOREIGN = 8  # made by add()
     RETURNED = 16   # on_return has been called for it
     BACKLOGGED = 32 # stands in the backlog
+    DOOMED = 64     # killed by us; payload: the reason
 
 
 @cython.final
@@ -45,13 +48,15 @@ cdef class AsyncResult:
     cdef PyObject *prev
     cdef object callbacks       # None, a callable, or a tuple of callables
     cdef object errbacks        # the same
-    cdef object acknowledge     # on_acknowledge or None; of a foreign job: its tid
+    cdef object acknowledge     # on_acknowledge, an Acceptance or None; of a foreign job: its tid
     cdef object own_meta        # None until somebody asks
     cdef object payload         # pickled arguments or their extent; later the outcome
     cdef Function function      # None: the target is in the payload
     cdef Channel channel        # the worker that has the task; None in the backlog
+    cdef Limits limits          # None: no time limit
     cdef uint64_t number        # the tid
     cdef uint64_t position      # of the frame in the channel's submission ring
+    cdef uint64_t accepted      # when a worker claimed the task, if somebody wants to know
     cdef int pid                # of the worker that ended it, 0: none
     cdef uint16_t flags         # of the frame
     cdef uint8_t marks
@@ -113,6 +118,21 @@ cdef class AsyncResult:
         """
         await_job(self, timeout)
 
+    def cancel(self):
+        """Takes the task back if it has not started: it never runs, and fails with
+        TaskCancelled (a concurrent.futures.CancelledError). Returns whether so."""
+        check_process(self.core)
+        return cancel(self, _errors.TaskCancelled, ())
+
+    def terminate(self, signum=SIGTERM):
+        """Ends the task, and nothing but it: it fails with TaskTerminated.
+
+        A running one's worker gets `signum` and, if it has not ended within the
+        pool's grace, SIGKILL; another worker takes its place. One that has not
+        started never does. Returns False if the task has ended already."""
+        check_process(self.core)
+        return terminate(self, signum)
+
     def get(self, timeout=None):
         """Returns the result or raises what the task raised (``__cause__`` holds
         the worker's traceback). multiprocessing.TimeoutError if not ready within
@@ -125,6 +145,21 @@ cdef class AsyncResult:
         raise self.payload
 
 
+@cython.final
+cdef class Limits:
+    """Time limits of a task in ns; 0: none."""
+    cdef readonly uint64_t soft
+    cdef readonly uint64_t hard
+    cdef readonly uint64_t expires  # CLOCK_MONOTONIC
+
+
+@cython.final
+cdef class Acceptance:
+    """What is called when a worker has claimed the task, if it is more than on_acknowledge."""
+    cdef object acknowledge     # on_acknowledge() or None
+    cdef object accept          # accept_callback(pid, time_accepted)
+
+
 cdef object _mp_timeout_error = multiprocessing.TimeoutError
 
 cdef tuple _state_words = ("pending", "collected", "delivering")
@@ -133,7 +168,7 @@ cdef tuple _state_words = ("pending", "collected", "delivering")
 cdef object job_word(AsyncResult job):
     if job.state != FINISHED:
         return _state_words[job.state]
-    return "failed" if job.outcome in (RAW_ERROR, REASON, NO_MEMORY, EXCEPTION) else "succeeded"
+    return "succeeded" if job.outcome in (RAW_RESULT, FOREIGN, VALUE) else "failed"
 
 
 cdef inline object job_meta(AsyncResult job):
@@ -196,6 +231,9 @@ cdef int settle_raw(AsyncResult job) except -1:
             job.outcome = EXCEPTION
         elif job.outcome == NO_MEMORY:
             job.payload = MemoryError("no memory for the outcome of the task")
+            job.outcome = EXCEPTION
+        elif job.outcome == EXPIRED:
+            job.payload = _errors.TaskExpired(job_tid(job))
             job.outcome = EXCEPTION
         elif job.outcome == FOREIGN:
             job.payload = _foreign.value_of(job.payload)

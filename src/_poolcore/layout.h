@@ -39,6 +39,7 @@ typedef struct {
     uint32_t abi;                           /* the same */
     uint32_t header_size;                   /* the same: sizeof(cp_header) */
     uint64_t ring_size;                     /* parent, before the start; both rings */
+    cp_word soft_tid;                       /* parent: the task that its soft-limit signal means; worker reads */
     _Alignas(CP_LINE) cp_word worker_epoch; /* worker: its park epoch, 0 while awake; parent reads */
     cp_indices submission;
     cp_indices completion;
@@ -52,7 +53,8 @@ typedef struct {
     uint32_t fid;       /* TASK, DEFINE: function id, 0: the target is in the payload */
     uint32_t length;    /* of the payload behind the header, in bytes */
     cp_word claim;      /* submission: tid << 3 | state, see claim.h; completion: tid */
-    cp_word start;      /* CLOCK_MONOTONIC ns, by the worker before it claims; copied to the completion */
+    cp_word start;      /* CLOCK_MONOTONIC ns: when the task expires (0: never), by the parent; then when
+                         * it started, by the worker before it claims; copied to the completion */
 } cp_frame;
 
 enum {
@@ -66,7 +68,8 @@ enum {
     CP_START_FAILED,    /* it has not: pickled (exception, text) */
     CP_ACK,             /* task claimed, if asked for */
     CP_RESULT,
-    CP_ERROR
+    CP_ERROR,
+    CP_EXPIRED          /* claimed too late, never called */
 };
 
 enum {

@@ -10,9 +10,9 @@ cdef int recover(Core core, Channel channel, reason, bint requeue) except -1:
     cdef int ended = 0
     memset(&again, 0, sizeof(again))
     collect_channel(core, channel)
-    channel.open = False
-    if channel in core.table.channels:
-        set_channels(core, [c for c in core.table.channels if c is not channel])
+    channel.open = channel.spare = False
+    set_channels(core, [c for c in core.table.channels if c is not channel])
+    open_spare(core)
     while True:
         job = journal_first(channel)
         if job is None:
@@ -27,10 +27,13 @@ cdef int recover(Core core, Channel channel, reason, bint requeue) except -1:
         else:
             claim = cp_peek(&frame_of(job).claim)
             if cp_claim_tid(claim) == job.number and cp_claim_state(claim) in (CP_CLAIMED, CP_DONE, CP_KILLED):
-                job_claimed(core, job)
+                job_claimed(core, job, cp_peek(&frame_of(job).start))
                 job.pid = <int> channel.pid
             ended += 1
-            end_with(core, job, reason)
+            if job.marks & DOOMED:
+                end_with(core, job, doom_of(job, channel))
+            else:
+                end_with(core, job, reason)
         Py_DECREF(job)
     # in front of the backlog, in their order
     while again.last != NULL:
@@ -41,6 +44,13 @@ cdef int recover(Core core, Channel channel, reason, bint requeue) except -1:
     bury(core)
     notify(core)
     return ended
+
+
+cdef tuple doom_of(AsyncResult job, Channel channel):
+    if channel.stack is None:
+        return job.payload
+    reason, arguments = job.payload
+    return reason, (*arguments, channel.stack)
 
 
 cdef int fail_rest(Core core, reason) except -1:
@@ -59,14 +69,16 @@ cdef int fail_rest(Core core, reason) except -1:
 cdef int end_with(Core core, AsyncResult job, reason) except -1:
     """Ends a job that is in no list and no journal with (class, arguments); the
     class gets the tid, too."""
-    if job.flags & CP_IN_ARENA:
-        arena_free(core.segment_fd, extent_of(PyBytes_AS_STRING(job.payload)))
-        job.flags &= ~<uint16_t> CP_IN_ARENA
+    drop_arguments(core, job, True)
     job.channel = None
     job.outcome = REASON
     job.payload = (reason[0], (*reason[1], job_tid(job)))
     if issubclass(reason[0], _errors.WorkerLostError):
         core.lost += 1
+    elif issubclass(reason[0], _errors.TaskCancelled):
+        core.cancelled += 1
+    elif issubclass(reason[0], _errors.TaskExpired):
+        core.expired += 1
     job_collected(core, job)
     return 0
 
@@ -91,6 +103,7 @@ cdef bint withdraw(Core core, AsyncResult job) noexcept:
             high = middle
     channel.journal[low & channel.journal_mask].job = NULL
     channel.load -= 1
+    channel.given -= 1
     job.channel = None
     Py_DECREF(job)
     return True
@@ -130,9 +143,9 @@ cdef bint take_out(Core core, tid, ret_val) except -1:
         if job is None:
             return False
         withdraw(core, job)
-    if job.flags & CP_IN_ARENA:
-        arena_free(core.segment_fd, extent_of(PyBytes_AS_STRING(job.payload)))
-        job.flags &= ~<uint16_t> CP_IN_ARENA
+    drop_arguments(core, job, True)
+    if job.limits is not None:
+        limits_end(core, job)
     if isinstance(ret_val, _einfo.ExceptionInfo):
         job.payload, job.outcome = ret_val.exception, EXCEPTION
         core.failed += 1

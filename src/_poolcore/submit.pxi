@@ -2,7 +2,9 @@
 
 cdef AsyncResult submit(Core core, object target, object args, object kwargs,
                         object callbacks, object errbacks, object acknowledge,
-                        object meta, object keeper):
+                        object meta, object keeper, Options options):
+    cdef Limits limits = core.limits
+    cdef uint64_t size = 0
     cdef AsyncResult job
     cdef Function function
     cdef bytes payload
@@ -16,6 +18,12 @@ cdef AsyncResult submit(Core core, object target, object args, object kwargs,
         if not callable(acknowledge):
             raise TypeError(f"on_acknowledge must be callable, not {type(acknowledge).__name__}")
         flags |= CP_WANT_ACK
+    if options is not None:
+        if options.limits is not None:
+            limits = options.limits
+        if options.accept is not None:
+            acknowledge = acceptance(acknowledge, options.accept)
+            flags |= CP_WANT_ACK
     if args is None:
         args = ()
     elif type(args) is not tuple:
@@ -35,14 +43,19 @@ cdef AsyncResult submit(Core core, object target, object args, object kwargs,
     else:
         payload = None
     cdef cp_extent extent
-    if payload is not None and <uint64_t> PyBytes_GET_SIZE(payload) > core.longest:
-        arena_write(&core.arguments, payload, &extent)
-        payload = extent_bytes(extent)
-        flags |= CP_IN_ARENA
+    if payload is not None:
+        size = <uint64_t> PyBytes_GET_SIZE(payload)
+        if size > core.max_bytes:
+            raise _errors.PayloadTooLarge(
+                f"the pickled arguments take {size} bytes, more than max_bytes={core.max_bytes}")
+        if size > core.longest:
+            arena_write(&core.arguments, payload, &extent)
+            payload = extent_bytes(extent)
+            flags |= CP_IN_ARENA
 
     try:
-        if no_slot(core):
-            wait_for_slot(core)
+        if no_slot(core, size):
+            wait_for_slot(core, size, options)
         check_running(core)
     except BaseException:
         if flags & CP_IN_ARENA:
@@ -55,6 +68,10 @@ cdef AsyncResult submit(Core core, object target, object args, object kwargs,
     job.function = function
     job.flags = flags
     job.number = fresh_number(core)
+    core.bytes_in_flight += size
+    if limits is not None:
+        job.limits = limits
+        limits_begin(core, job)
     place(core, job)
     core.since_reap += 1
     if core.since_reap >= INLINE_REAP:
@@ -75,6 +92,8 @@ cdef inline AsyncResult new_job(Core core, object callbacks, object errbacks, ob
         core.keeper = keeper
     core.in_flight += 1
     core.submitted += 1
+    if CP_UNLIKELY(core.watch_first) and core.in_flight == 1:
+        attention(core)
     return job
 
 
@@ -96,17 +115,51 @@ cdef object checked_callables(object given, str name):
     return tuple(given) or None
 
 
-cdef inline bint no_slot(Core core) noexcept:
-    return core.in_flight >= core.limit or (
-        core.waiting_callbacks >= core.limit and not inside_dispatch(core))
+cdef inline bint no_slot(Core core, uint64_t size) noexcept:
+    return (core.in_flight >= core.limit or core.bytes_in_flight + size > core.max_bytes or
+            core.waiting_callbacks >= core.limit and not inside_dispatch(core))
 
 
-cdef int wait_for_slot(Core core) except -1:
+cdef int wait_for_slot(Core core, uint64_t size, Options options) except -1:
     # usually a task has finished already, or does in a moment
     reap_inline(core)
-    if no_slot(core):
-        wait_for(core, WAIT_SLOT, None, 0, -1)
+    if not no_slot(core, size):
+        return 0
+    if options is None:
+        return wait_for(core, WAIT_SLOT, None, size, -1)
+    if options.slot_deadline == 0 or not wait_for(core, WAIT_SLOT, None, size, options.slot_deadline):
+        raise _errors.PoolFull("the pool is full")
     return 0
+
+
+@cython.final
+cdef class Options:
+    """What apply_async may be asked for besides."""
+    cdef Limits limits          # instead of the pool's
+    cdef object accept          # accept_callback or None
+    cdef int64_t slot_deadline  # see deadline_after; 0: do not wait for a slot
+
+
+cdef Options options_of(Core core, object soft_timeout, object timeout, object expires,
+                        object accept, bint block, object slot_timeout):
+    cdef Options options = Options.__new__(Options)
+    cdef Limits pool = core.limits
+    if soft_timeout is not None or timeout is not None or expires is not None:
+        options.limits = limits_of(
+            seconds_or(soft_timeout, pool.soft if pool is not None else 0),
+            seconds_or(timeout, pool.hard if pool is not None else 0), expires_at(expires))
+    if accept is not None and not callable(accept):
+        raise TypeError(f"accept_callback must be callable, not {type(accept).__name__}")
+    options.accept = accept
+    options.slot_deadline = deadline_after(slot_timeout) if block else 0
+    return options
+
+
+cdef Acceptance acceptance(object acknowledge, object accept):
+    cdef Acceptance both = Acceptance.__new__(Acceptance)
+    both.acknowledge = acknowledge
+    both.accept = accept
+    return both
 
 
 cdef int reap_inline(Core core) except -1:
@@ -126,6 +179,8 @@ cdef inline void place(Core core, AsyncResult job) noexcept:
         if found != NULL:
             if channel_push(<Channel> found, job):
                 channel_publish(<Channel> found)
+                if CP_UNLIKELY((<Channel> found).given >= (<Channel> found).nearly):
+                    outgrown(core, <Channel> found)
                 return
             if (<Channel> found).corrupt:
                 attention(core)
@@ -149,6 +204,31 @@ cdef inline PyObject *least_loaded(Table table) noexcept:
     return best
 
 
+cdef void outgrown(Core core, Channel channel) noexcept:
+    """The worker has been given nearly all tasks of its life, or all."""
+    if channel.given >= channel.most:
+        channel_stop(channel)
+        open_spare(core)
+    attention(core)
+
+
+cdef void open_spare(Core core) noexcept:
+    """A worker has left the ranks: one that is ready takes its place."""
+    cdef Table table = core.table
+    cdef Channel channel, spare = None
+    cdef uint32_t i, open_now = 0
+    for i in range(table.count):
+        channel = <Channel> table.items[i]
+        open_now += channel.open
+        if channel.spare and spare is None:
+            spare = channel
+    if spare is not None and open_now < core.processes:
+        spare.spare = False
+        spare.open = True
+        if CP_UNLIKELY(spare.given >= spare.nearly):
+            attention(core)
+
+
 cdef void refill(Core core) noexcept:
     """From the backlog to the rings, as far as there is room."""
     cdef PyObject *found
@@ -166,6 +246,8 @@ cdef void refill(Core core) noexcept:
                 continue
             break
         (<Channel> found).unpublished = any_pushed = True
+        if CP_UNLIKELY((<Channel> found).given >= (<Channel> found).nearly):
+            outgrown(core, <Channel> found)
         job.marks &= ~<uint8_t> BACKLOGGED
         jobs_remove(&core.backlog, job)
     if any_pushed:

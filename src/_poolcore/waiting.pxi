@@ -20,7 +20,8 @@ cdef struct Waiter:
     bint inside_dispatch
     bint woken
     PyObject *job           # borrowed
-    uint64_t target
+    unsigned long thread
+    uint64_t target         # a count; of WAIT_SLOT: bytes of the arguments
     PyThread_type_lock lock # of a follower, while it sleeps
     Waiter *next
     Waiter *prev
@@ -51,8 +52,9 @@ cdef int64_t deadline_after(timeout) except? -2:
 cdef bint holds(Core core, Waiter *w) noexcept:
     cdef AsyncResult job
     if w.kind == WAIT_SLOT:
-        return core.state != RUNNING or (core.in_flight < core.limit and (
-            w.inside_dispatch or core.waiting_callbacks < core.limit))
+        return core.state != RUNNING or (
+            core.in_flight < core.limit and core.bytes_in_flight + w.target <= core.max_bytes and
+            (w.inside_dispatch or core.waiting_callbacks < core.limit))
     if w.kind == WAIT_REAPED:
         return core.reaped > w.target or core.in_flight + core.waiting_callbacks == 0
     if w.kind == WAIT_COLLECTED:
@@ -66,8 +68,13 @@ cdef bint holds(Core core, Waiter *w) noexcept:
         return not (<AsyncResult> w.job).marks & DECODING
     if w.kind == WAIT_DRAINED:
         return core.in_flight == 0 and (w.inside_dispatch or core.waiting_callbacks == 0)
-    return core.reaper_stop or (
+    return reaper_is_done(core) or (
         core.undelivered.first != NULL and core.dispatcher == 0 and core.callbacks_in != CALLER_ONLY)
+
+
+cdef inline bint reaper_is_done(Core core) noexcept:
+    """It is to end, and has delivered what is its to deliver."""
+    return core.reaper_stop and (core.undelivered.first == NULL or core.callbacks_in == CALLER_ONLY)
 
 
 cdef void notify(Core core) noexcept:
@@ -119,6 +126,7 @@ cdef int wait_for(Core core, WaitKind kind, AsyncResult job, uint64_t target, in
     w.kind = kind
     w.job = <PyObject *> job
     w.target = target
+    w.thread = PyThread_get_thread_ident()
     w.inside_dispatch = inside_dispatch(core)
     enter(core, &w)
     try:
@@ -233,6 +241,8 @@ cdef void lead(Core core, Waiter *w, int64_t timeout) noexcept:
         core.reaper_polls = True
         second_bell = core.reaper_bell[0]
     what_leader_awaits(core, table, &look)
+    if core.imbalanced:                 # somebody has to look again soon
+        timeout = sooner(timeout, TICK_NS)
     core.epoch += 1
     cdef uint64_t epoch = core.epoch
     with nogil:
@@ -274,7 +284,7 @@ cdef int run_reaper(Core core) except -1:
     core.reaper = &w
     enter(core, &w)
     try:
-        while not core.reaper_stop:
+        while not reaper_is_done(core):
             collect(core, False)
             notify(core)
             if core.callbacks_in != CALLER_ONLY:

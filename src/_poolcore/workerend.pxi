@@ -17,6 +17,7 @@ cdef class WorkerEnd:
     cdef int bell
     cdef int pool_fd
     cdef unsigned fork_generation
+    cdef cp_frame *current          # task whose target is being called, else NULL
     cdef list functions             # by fid modulo: (fid, pickled, callable or None)
 
     def __cinit__(self, int pool_fd, int parent_bell, int segment_fd, int bell,
@@ -72,6 +73,15 @@ cdef class WorkerEnd:
         """Runs tasks until the parent says stop."""
         serve(self)
 
+    def soft_limit_meant(self):
+        """For the handler of the soft limit's signal: whether the task that is
+        running now is the one that the parent meant."""
+        cdef uint64_t tid
+        if self.current == NULL:
+            return False
+        tid = cp_observe(&self.header.soft_tid)
+        return cp_peek(&self.current.claim) == cp_claim(tid, CP_CLAIMED)
+
     def complete_all(self):
         """Ends every task that waits with None, without calling it; returns how
         many. For tests and benchmarks of the parent's side."""
@@ -89,6 +99,7 @@ cdef int serve(WorkerEnd end) except -1:
     cdef cp_frame *shared
     cdef uint64_t position
     cdef const uint8_t *payload
+    cdef uint64_t now
     cdef int got
     while True:
         got = cp_ring_next(&end.submission, &frame, &position, &payload)
@@ -99,9 +110,13 @@ cdef int serve(WorkerEnd end) except -1:
             raise SystemError("the submission ring is corrupt")
         if frame.kind == CP_TASK:
             shared = cp_ring_at(end.submission.base, end.submission.size, position)
-            cp_poke(&shared.start, cp_now())
+            now = cp_now()
+            cp_poke(&shared.start, now)
             if cp_claim_take(shared, cp_claim_tid(cp_peek(&frame.claim))):
-                run_task(end, &frame, shared, payload)
+                if cp_peek(&frame.start) and now > cp_peek(&frame.start):
+                    refuse_task(end, shared)
+                else:
+                    run_task(end, &frame, shared, payload)
                 PyErr_CheckSignals()
         elif frame.kind == CP_DEFINE:
             end.functions[frame.fid % CP_FUNCTIONS] = (frame.fid, copied(payload, frame.length), None)
@@ -143,8 +158,12 @@ cdef int run_task(WorkerEnd end, cp_frame *frame, cp_frame *shared, const uint8_
         worker_reserve(end, 0, &out)
         worker_publish(end, out, CP_ACK, 0, shared)
     try:
-        data = outcome(end, call_target(end, frame, payload), &flags)
+        end.current = shared
+        result = call_target(end, frame, payload)
+        end.current = NULL
+        data = outcome(end, result, &flags)
     except BaseException as error:
+        end.current = NULL
         if end.fork_generation != fork_generation:
             leave_forked_child(error)
         kind = CP_ERROR
@@ -156,6 +175,16 @@ cdef int run_task(WorkerEnd end, cp_frame *frame, cp_frame *shared, const uint8_
     if length:
         memcpy(out + 1, PyBytes_AS_STRING(data), length)
     worker_publish(end, out, kind, flags, shared)
+    return 0
+
+
+cdef int refuse_task(WorkerEnd end, cp_frame *shared) except -1:
+    """It has expired."""
+    cdef cp_frame *out = NULL
+    worker_reserve(end, 0, &out)
+    if not cp_claim_finish(shared, cp_claim_tid(cp_peek(&shared.claim))):
+        c_exit(1)
+    worker_publish(end, out, CP_EXPIRED, 0, shared)
     return 0
 
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import concurrent.futures
+import queue
 import signal
 import sys
 import threading
@@ -9,14 +11,23 @@ from multiprocessing.pool import MaybeEncodingError
 
 __all__ = [
     "AttachError",
+    "CrashLoopError",
+    "MemoryLimitExceeded",
+    "PayloadTooLarge",
     "PoolClosed",
     "PoolError",
+    "PoolFull",
     "PoolNotRunning",
     "PoolRunning",
     "PoolTerminated",
     "ResultDecodingError",
     "ResultEncodingError",
+    "SoftTimeLimitExceeded",
     "StartError",
+    "TaskCancelled",
+    "TaskExpired",
+    "TaskTerminated",
+    "TimeLimitExceeded",
     "WorkerLostError",
     "WrongProcess",
 ]
@@ -64,21 +75,135 @@ class AttachError(PoolError):
     """A worker found shared memory of another build of the package."""
 
 
+class PoolFull(PoolError, queue.Full):
+    """There was no slot, and the call was not to wait (any longer) for one."""
+
+
+class PayloadTooLarge(PoolError, ValueError):
+    """The pickled arguments of one task take more than ``max_bytes``."""
+
+
+class CrashLoopError(PoolError):
+    """Workers died too often: the pool is broken. ``cause`` says what happened last.
+
+    Everything in flight and every later submission fails with it; ``run()`` after
+    ``terminate()`` starts afresh. ``tid`` is the task's, or None.
+    """
+
+    def __init__(self, message: str, cause: BaseException | None = None, tid: object = None) -> None:
+        super().__init__(message, cause, tid)
+        self.cause = cause
+        self.tid = tid
+        self.__cause__ = cause
+
+    def __str__(self) -> str:
+        return str(self.args[0])
+
+
+class TaskCancelled(PoolError, concurrent.futures.CancelledError):
+    """The task was taken back before it started; it never ran."""
+
+    def __init__(self, tid: object = None) -> None:
+        super().__init__(tid)
+        self.tid = tid
+
+    def __str__(self) -> str:
+        return f"task {self.tid} was cancelled before it started"
+
+
+class TaskExpired(PoolError):
+    """The task had not started by its ``expires``; it never ran."""
+
+    def __init__(self, tid: object = None) -> None:
+        super().__init__(tid)
+        self.tid = tid
+
+    def __str__(self) -> str:
+        return f"task {self.tid} expired before it started"
+
+
+class TaskTerminated(PoolError):
+    """The task was ended by ``AsyncResult.terminate``.
+
+    ``pid`` is its worker's (None: it had not started), ``signum`` the signal.
+    """
+
+    def __init__(self, pid: int | None, signum: int, tid: object = None) -> None:
+        super().__init__(pid, signum, tid)
+        self.pid = pid
+        self.signum = signum
+        self.tid = tid
+
+    def __str__(self) -> str:
+        if self.pid is None:
+            return f"task {self.tid} was terminated before it started"
+        return f"task {self.tid} was terminated in worker {self.pid} ({describe_exit(-self.signum)})"
+
+
+class SoftTimeLimitExceeded(PoolError):
+    """Raised inside a task that has run for its ``soft_timeout``."""
+
+
+class TimeLimitExceeded(PoolError):
+    """The task ran for longer than its ``timeout`` and was killed.
+
+    Not a TimeoutError: that is what ``get(timeout)`` raises for "not ready yet".
+    ``timeout`` is the limit in seconds, ``pid`` the worker's, ``stack`` the text of
+    the task's Python stack at that moment ("" if it could not be had).
+    """
+
+    def __init__(self, timeout: float, pid: int, stack: str = "", tid: object = None) -> None:
+        super().__init__(timeout, pid, stack, tid)
+        self.timeout = timeout
+        self.pid = pid
+        self.tid = tid
+        self.stack = stack
+
+    def __str__(self) -> str:
+        text = f"task {self.tid} ran for more than {self.timeout} seconds in worker {self.pid}"
+        return f"{text}\n{self.stack}" if self.stack else text
+
+
+class MemoryLimitExceeded(PoolError):
+    """The task's worker held more memory than ``memory_kill`` and was killed.
+
+    ``used`` and ``limit`` are KiB of anonymous resident memory.
+    """
+
+    def __init__(self, used: int, limit: int, pid: int, tid: object = None) -> None:
+        super().__init__(used, limit, pid, tid)
+        self.used = used
+        self.limit = limit
+        self.pid = pid
+        self.tid = tid
+
+    def __str__(self) -> str:
+        return f"task {self.tid} in worker {self.pid} used {self.used} KiB, more than {self.limit} KiB"
+
+
 class WorkerLostError(PoolError):
     """The worker died while it was running the task; other tasks are not affected.
 
     ``pid`` is the worker's, ``exitcode`` as :attr:`multiprocessing.Process.exitcode`
-    has it (negative: the signal; None: not known), ``tid`` the task's.
+    has it (negative: the signal; None: not known), ``tid`` the task's,
+    ``signal`` is the signal's name or None, ``out_of_memory`` whether the kernel's
+    counters say that it killed something for want of memory at that time.
     """
 
-    def __init__(self, pid: int, exitcode: int | None, tid: object = None) -> None:
-        super().__init__(pid, exitcode, tid)
+    def __init__(
+        self, pid: int, exitcode: int | None, out_of_memory: bool = False, tid: object = None
+    ) -> None:
+        super().__init__(pid, exitcode, out_of_memory, tid)
         self.pid = pid
         self.exitcode = exitcode
+        self.signal = signal_name(-exitcode) if exitcode is not None and exitcode < 0 else None
+        self.out_of_memory = out_of_memory
         self.tid = tid
 
     def __str__(self) -> str:
-        return f"worker {self.pid} was lost while it ran task {self.tid}: {describe_exit(self.exitcode)}"
+        doing = "" if self.tid is None else f" while it ran task {self.tid}"
+        text = f"worker {self.pid} was lost{doing}: {describe_exit(self.exitcode)}"
+        return f"{text}, probably out of memory" if self.out_of_memory else text
 
 
 class ResultEncodingError(PoolError, MaybeEncodingError):
@@ -98,10 +223,15 @@ def describe_exit(exitcode: int | None) -> str:
         return "exit status unknown"
     if exitcode >= 0:
         return f"exit code {exitcode}"
+    return f"killed by {signal_name(-exitcode)}"
+
+
+def signal_name(number: int) -> str:
+    """'SIGKILL', or 'signal 99' for one without a name."""
     try:
-        return f"killed by {signal.Signals(-exitcode).name}"
+        return signal.Signals(number).name
     except ValueError:
-        return f"killed by signal {-exitcode}"
+        return f"signal {number}"
 
 
 def report_in_thread(error: BaseException) -> None:

@@ -1,7 +1,8 @@
-"""The supervisor: starts, watches and replaces the workers of one run of a pool.
+"""The supervisor: starts, watches, limits and replaces the workers of one run of a pool.
 
-Cold path: it runs once a worker's life, on a thread of its own, so that a slow
-callback never delays it. It sleeps until something happens.
+Cold path: it runs once a worker's life and once a time limit, on a thread of its
+own, so that a slow callback never delays it. It sleeps until something happens or
+a deadline comes.
 """
 
 from __future__ import annotations
@@ -10,30 +11,49 @@ import contextlib
 import enum
 import itertools
 import os
+import select
 import selectors
 import signal
 import socket
 import threading
 import time
+from collections import Counter
 from dataclasses import dataclass
 from multiprocessing.context import BaseContext
 from multiprocessing.process import BaseProcess
 from typing import Any
 
 from . import _poolcore, forkguard, remote, template
-from .errors import PoolTerminated, StartError, WorkerLostError, describe_exit
-from .worker import WorkerPlan
+from .errors import (
+    AttachError,
+    CrashLoopError,
+    MemoryLimitExceeded,
+    PoolTerminated,
+    StartError,
+    WorkerLostError,
+    describe_exit,
+)
+from .memory import OutOfMemoryKills, anonymous_kib
+from .processes import WorkerProcess
+from .restarts import RestartBudget
+from .worker import ATTACH_FAILED, WorkerPlan
 
 #: How long a dead worker's exit code is waited for, in seconds.
 EXIT_CODE_WAIT = 0.5
-#: Before a start is tried again after a failed one; doubles each time, in seconds.
-FIRST_DELAY, LONGEST_DELAY = 0.05, 5.0
 #: How long the template may take to end, in seconds.
 TEMPLATE_GRACE = 2.0
 #: How long the template may be unable to take a request, in seconds.
 TEMPLATE_STUCK = 10.0
+#: How often workers' memory is looked at while tasks run, in seconds.
+MEMORY_INTERVAL = 0.1
+#: How long callbacks may still run after the end of the workers, in seconds.
+REAPER_GRACE = 5.0
+
+NEVER = float("inf")
 
 _packet_socket = getattr(socket, "SOCK_SEQPACKET", socket.SOCK_DGRAM)
+
+Reason = tuple[type[BaseException], tuple[Any, ...]]
 
 
 class Phase(enum.Enum):
@@ -43,43 +63,17 @@ class Phase(enum.Enum):
     ENDED = enum.auto()
 
 
-@dataclass(eq=False)
-class Worker:
-    """One worker process, from the request to the template until it is buried."""
+@dataclass(frozen=True)
+class Policy:
+    """How workers are kept; seconds and KiB."""
 
-    serial: int
-    channel: _poolcore.Channel
-    lifeline: int  # write end; closing it kills the worker
-    pid: int = 0
-    pidfd: int = -1
-    ready: bool = False
-    stop_sent: bool = False
-    dead: bool = False
-    exitcode: int | None = None
-    bury_at: float = 0.0  # monotonic seconds; when to give up waiting for the exit code
-
-    def kill(self) -> None:
-        """SIGKILL, without the risk of hitting a process that got the same pid."""
-        if self.dead:
-            return
-        if self.pidfd >= 0:
-            with contextlib.suppress(ProcessLookupError):
-                signal.pidfd_send_signal(self.pidfd, signal.SIGKILL)
-        elif self.pid and not hasattr(signal, "pidfd_send_signal"):
-            with contextlib.suppress(ProcessLookupError):
-                os.kill(self.pid, signal.SIGKILL)
-        self.cut_lifeline()
-
-    def cut_lifeline(self) -> None:
-        fd, self.lifeline = self.lifeline, -1
-        if fd >= 0:
-            os.close(fd)
-
-    def close(self) -> None:
-        self.cut_lifeline()
-        fd, self.pidfd = self.pidfd, -1
-        if fd >= 0:
-            os.close(fd)
+    start_timeout: float
+    max_tasks: int | None
+    max_memory: int | None
+    memory_kill: int | None
+    kill_grace: float
+    max_restarts: int
+    restart_window: float
 
 
 class Supervisor:
@@ -95,30 +89,34 @@ class Supervisor:
         self,
         core: _poolcore.Core,
         plan: WorkerPlan,
+        policy: Policy,
         context: BaseContext,
         processes: int,
-        start_timeout: float,
     ) -> None:
         self.core = core
         self.plan = plan
+        self.policy = policy
         self.context = context
-        self.processes = processes
-        self.start_timeout = start_timeout
+        self.processes = core.processes = processes
         self.name = f"TaskPool-{next(self._names)}"
-        self.workers: dict[int, Worker] = {}
-        self._pid = os.getpid()
+        self.workers: dict[int, WorkerProcess] = {}
+        self.exits: Counter[str] = Counter()
         self.phase = Phase.RUNNING
+        self.reason: Reason = (PoolTerminated, ("the pool was terminated",))
         self.start_error: BaseException | None = None
         self.started = threading.Event()  # all workers ready once, or start_error set
-        self.ended = threading.Event()
+        self._pid = os.getpid()
         self._serials = itertools.count(1)
-        self._delay = 0.0  # after the last failed start
-        self._next_start = 0.0  # monotonic seconds
+        self._budget = RestartBudget(policy.max_restarts, policy.restart_window)
+        self._oom = OutOfMemoryKills()
+        self._next_memory_look = 0.0
+        self._limits_due = NEVER
         self._selector = selectors.DefaultSelector()
         self._process: BaseProcess | None = None
         self._sock: socket.socket | None = None
         with forkguard.lock:
             self._bell, self._ring = os.pipe()
+            self._end_seen, self._end = os.pipe()  # the latter is closed at the end
             forkguard.guard(core)
             forkguard.guard(self)
         os.set_blocking(self._bell, False)
@@ -133,12 +131,18 @@ class Supervisor:
 
     def owned_fds(self) -> set[int]:
         """For forkguard."""
-        fds = {self._bell, self._ring, self._selector.fileno()}  # type: ignore[attr-defined]
-        for worker in self.workers.values():
-            fds |= {worker.lifeline, worker.pidfd}
+        fds = {self._bell, self._ring, self._end_seen, self._end}
+        if self.phase is not Phase.ENDED:
+            fds.add(self._selector.fileno())  # type: ignore[attr-defined]
+        for worker in list(self.workers.values()):
+            fds |= worker.fds()
         if self._sock is not None:
             fds.add(self._sock.detach())
         return fds
+
+    def __del__(self) -> None:
+        if self._end_seen >= 0 and self.in_own_process():
+            os.close(self._end_seen)
 
     # ---- called by the facade ----
 
@@ -162,9 +166,9 @@ class Supervisor:
         self._supervisor.start()
         self._reaper.start()
         try:
-            if not self.started.wait(self.start_timeout):
+            if not self.started.wait(self.policy.start_timeout):
                 self.start_error = StartError(
-                    f"workers not ready within start_timeout={self.start_timeout} seconds"
+                    f"workers not ready within start_timeout={self.policy.start_timeout} seconds"
                 )
             if self.start_error is not None:
                 raise self.start_error
@@ -180,22 +184,32 @@ class Supervisor:
         self.wake()
 
     def kill(self) -> None:
-        """Kills the workers; everything in flight ends with PoolTerminated."""
+        """Kills the workers; everything in flight ends with ``reason``. Takes no
+        lock: also from a signal handler."""
         if self.phase is not Phase.ENDED:
             self.phase = Phase.KILLING
         for worker in list(self.workers.values()):
-            worker.kill()
+            worker.send(signal.SIGKILL)
         self.wake()
 
     def join(self, timeout: float | None) -> bool:
-        """Waits until workers and threads are gone; not from one of those threads."""
-        if self.is_own_thread():
-            return self.ended.is_set()
-        if not self.ended.wait(timeout):
-            return False
-        self._supervisor.join()
-        self._reaper.join()
-        return True
+        """Waits until the workers are gone and everything in flight has its end;
+        not from one of our own threads. Takes no lock."""
+        if not self.is_own_thread():
+            poll = select.poll()
+            poll.register(self._end_seen, select.POLLIN)
+            poll.poll(None if timeout is None else max(0.0, timeout) * 1000)
+        return self.phase is Phase.ENDED
+
+    def join_threads(self) -> None:
+        """After join(): waits, not for ever, until the last callbacks have run."""
+        if not self.is_own_thread() and self._supervisor.ident is not None:
+            self._supervisor.join(REAPER_GRACE)
+            self._reaper.join(REAPER_GRACE)
+
+    @property
+    def has_ended(self) -> bool:
+        return self.phase is Phase.ENDED
 
     def is_own_thread(self) -> bool:
         return threading.current_thread() in (self._supervisor, self._reaper)
@@ -205,11 +219,17 @@ class Supervisor:
 
     def wake(self) -> None:
         """Makes the supervisor look; from anywhere, also from a signal handler."""
-        with contextlib.suppress(OSError):
-            os.write(self._ring, b"w")
+        if self._ring >= 0:
+            with contextlib.suppress(OSError):
+                os.write(self._ring, b"w")
 
     def pids(self) -> list[int]:
         return [w.pid for w in list(self.workers.values()) if w.pid and not w.dead]
+
+    def resize(self, processes: int) -> None:
+        """Keeps so many workers from now on."""
+        self.processes = self.core.processes = processes
+        self.wake()
 
     # ---- the template ----
 
@@ -226,6 +246,10 @@ class Supervisor:
         )
         try:
             self._process.start()
+        except BaseException:
+            self._process = None
+            self._end_template()
+            raise
         finally:
             theirs.close()
         self._selector.register(ours, selectors.EVENT_READ)
@@ -237,7 +261,7 @@ class Supervisor:
             self._sock.close()
             self._sock = None
         process, self._process = self._process, None
-        if process is None or process.pid is None:
+        if process is None:
             return
         process.join(TEMPLATE_GRACE)
         if process.is_alive():
@@ -249,7 +273,7 @@ class Supervisor:
     def _template_died(self) -> None:
         """Somebody killed it. Its workers live on; their exit codes are lost."""
         self._end_template()
-        if self.phase is Phase.RUNNING and not self.started.is_set():
+        if not self.started.is_set():
             self._fail_start(StartError("the template process died before the workers were ready"))
         for worker in list(self.workers.values()):
             if not worker.pid:
@@ -263,18 +287,33 @@ class Supervisor:
         assert self._sock is not None
         serial = next(self._serials)
         with forkguard.lock:
-            channel = _poolcore.Channel(self.core.ring_size)
-            theirs, ours = os.pipe()
-            self.workers[serial] = Worker(serial, channel, ours)
-            self.core.attach(channel)
+            channel = _poolcore.Channel(self.core.ring_size, self.policy.max_tasks)
+            lifeline, ours = os.pipe()
+            stack, stack_end = os.pipe()
+            worker = WorkerProcess(
+                serial,
+                channel,
+                ours,
+                stack,
+                time.monotonic() + self.policy.start_timeout,
+                group=self.plan.process_group,
+            )
+            self.workers[serial] = worker
+        os.set_blocking(stack, False)
+        os.set_blocking(stack_end, False)
+        self.core.attach(channel)
         try:
             template.send(
                 self._sock,
                 (serial, f"{self.name}-worker-{serial}"),
-                [*self.core.worker_fds(), *channel.worker_fds(), theirs],
+                [*self.core.worker_fds(), *channel.worker_fds(), lifeline, stack_end],
             )
+        except BaseException:
+            self._bury(worker)
+            raise
         finally:
-            os.close(theirs)
+            os.close(lifeline)
+            os.close(stack_end)
 
     def _fail_start(self, error: BaseException) -> None:
         if not self.started.is_set():
@@ -291,10 +330,8 @@ class Supervisor:
         if fds:
             worker.pidfd = fds[0]
             self._selector.register(worker.pidfd, selectors.EVENT_READ, worker)
-        if self.phase is Phase.KILLING:
-            worker.kill()
 
-    def _worker_died(self, worker: Worker) -> None:
+    def _worker_died(self, worker: WorkerProcess) -> None:
         """Dead for certain. The exit code comes from the template."""
         worker.dead = True
         if worker.pidfd >= 0:
@@ -303,43 +340,102 @@ class Supervisor:
         if worker.exitcode is not None or self._sock is None:
             self._bury(worker)
 
-    def _bury(self, worker: Worker) -> None:
-        """Recovers the tasks of a dead worker and, if the pool goes on, replaces it."""
+    def _bury(self, worker: WorkerProcess) -> None:
+        """Recovers the tasks of a dead worker and counts why it is dead."""
         del self.workers[worker.serial]
+        worker.read_stack()
+        self._forget_stack(worker)
         killing = self.phase is Phase.KILLING
-        reason: tuple[type[BaseException], tuple[Any, ...]] = (
-            (PoolTerminated, ("the pool was terminated",))
+        lost_to_memory = worker.exitcode == -signal.SIGKILL and self._oom.increased()
+        self.core.recover(
+            worker.channel,
+            self.reason
             if killing
-            else (WorkerLostError, (worker.pid, worker.exitcode))
+            else (WorkerLostError, (worker.pid, worker.exitcode, lost_to_memory)),
+            not killing,
         )
-        self.core.recover(worker.channel, reason, not killing)
         worker.close()
-        if worker.channel.start_error is not None:
-            self._fail_start(remote.load_error(worker.channel.start_error))
-        elif not worker.ready:
-            self._fail_start(
-                StartError(f"a worker died before it was ready: {describe_exit(worker.exitcode)}")
-            )
-        if not worker.ready:
-            self._hold_back()
+        self.exits[self._exit_key(worker)] += 1
+        if worker.why is None and not worker.channel.leaving and not killing:
+            self._died_unplanned(worker)
 
-    def _hold_back(self) -> None:
-        """A start has failed: the next one waits, longer each time."""
-        self._delay = min(max(self._delay * 2, FIRST_DELAY), LONGEST_DELAY)
-        self._next_start = time.monotonic() + self._delay
+    def _exit_key(self, worker: WorkerProcess) -> str:
+        if self.phase is Phase.KILLING:
+            return "stopped"
+        if worker.why is not None:
+            return worker.why
+        if worker.channel.leaving:
+            return "recycled" if self.phase is Phase.RUNNING else "stopped"
+        if not worker.ready:
+            return "failed_start"
+        return "signal" if (worker.exitcode or 0) < 0 else "exit_code"
+
+    def _died_unplanned(self, worker: WorkerProcess) -> None:
+        if worker.channel.start_error is not None:
+            cause = remote.load_error(worker.channel.start_error)
+        elif worker.exitcode == ATTACH_FAILED and not worker.ready:
+            cause = AttachError(
+                "a worker runs another build of celery_pool than its parent: "
+                "was the package upgraded under a running program?"
+            )
+        elif not worker.ready:
+            cause = StartError(
+                f"a worker died before it was ready: {describe_exit(worker.exitcode)}"
+            )
+        else:
+            cause = WorkerLostError(worker.pid, worker.exitcode)
+        if not worker.ready:
+            self._fail_start(cause)
+        if self._budget.died(time.monotonic(), healthy=worker.channel.done > 0):
+            self._break(cause)
+
+    def _break(self, cause: BaseException) -> None:
+        """Past the restart budget: nothing goes on before the next run()."""
+        self.core.logger.error("workers keep dying: the pool is broken", exc_info=cause)
+        message = (
+            f"more than {self.policy.max_restarts} workers died within "
+            f"{self.policy.restart_window} seconds without finishing a task, the last one by "
+            f"{type(cause).__name__}: {cause}"
+        )
+        self.reason = (CrashLoopError, (message, cause))
+        self.core.break_pool(self.reason)
+        self.kill()
 
     def _replenish(self) -> None:
-        """Starts what is missing."""
+        """Starts what is missing: one for each place, and one more for each worker
+        that is about to leave."""
         if self.phase is not Phase.RUNNING or not self.started.is_set() or self.start_error:
             return
-        while len(self.workers) < self.processes and time.monotonic() >= self._next_start:
+        while self._missing() > 0 and time.monotonic() >= self._budget.next_start:
             try:
                 if self._sock is None:
                     self._start_template()
                 self._start_worker()
             except OSError as error:  # no process, descriptor or memory to be had now
                 self.core.logger.warning("a worker could not be started: %s", error)
-                self._hold_back()
+                if self._budget.died(time.monotonic(), healthy=False):
+                    self._break(error)
+
+    def _missing(self) -> int:
+        workers = self.workers.values()
+        staying = [w for w in workers if not w.dead and w.why is None and not w.channel.leaving]
+        leaving_soon = sum(w.channel.needs_successor for w in staying)
+        return self.processes + leaving_soon - len(staying)
+
+    def _shrink(self) -> None:
+        """Lets go of those too many: not ready first, then idle, then the least busy."""
+        excess = -self._missing()
+        if excess <= 0 or self.phase is not Phase.RUNNING:
+            return
+        staying = [
+            w
+            for w in self.workers.values()
+            if not w.dead and w.why is None and not w.channel.leaving
+        ]
+        staying.sort(key=lambda w: (w.ready, w.channel.load))
+        for worker in staying[:excess]:
+            worker.why = "shrunk"
+            self.core.retire(worker.channel)
 
     # ---- the thread ----
 
@@ -350,12 +446,18 @@ class Supervisor:
                     if key.fd == self._bell:
                         with contextlib.suppress(BlockingIOError):
                             os.read(self._bell, 4096)
-                    elif isinstance(key.data, Worker):
+                    elif key.fileobj is self._sock:
+                        self._hear_template()
+                    elif key.fd == key.data.pidfd:
                         self._worker_died(key.data)
                     else:
-                        self._hear_template()
+                        self._forget_stack(key.data)
+                        key.data.stack_arrives(time.monotonic())
                 self._look_at_workers()
+                self._look_at_limits()
+                self._look_at_memory()
                 self._replenish()
+                self._shrink()
         finally:
             self._finish()
 
@@ -363,11 +465,21 @@ class Supervisor:
         return self.phase in (Phase.STOPPING, Phase.KILLING) and not self.workers
 
     def _sleep(self) -> float | None:
-        """Seconds to the next deadline."""
-        deadlines = [w.bury_at for w in self.workers.values() if w.dead]
-        if self.phase is Phase.RUNNING and len(self.workers) < self.processes:
-            deadlines.append(self._next_start)
-        return max(0.0, min(deadlines) - time.monotonic()) if deadlines else None
+        """Seconds to the next deadline; None: there is none."""
+        due = [self._limits_due]
+        for worker in self.workers.values():
+            if worker.dead:
+                due.append(worker.bury_at)
+            elif worker.steps:
+                due.append(worker.steps[0][0])
+            if not worker.ready and not worker.dead:
+                due.append(worker.start_by)
+        if self.phase is Phase.RUNNING and self._missing() > 0:
+            due.append(self._budget.next_start)
+        if self._watches_memory() and self.core.in_flight:
+            due.append(self._next_memory_look)
+        soonest = min(due)
+        return None if soonest == NEVER else max(0.0, soonest - time.monotonic())
 
     def _hear_template(self) -> None:
         assert self._sock is not None
@@ -392,8 +504,9 @@ class Supervisor:
             elif worker.pidfd < 0:
                 self._worker_died(worker)
         elif what == "failed":
-            worker.dead = True
+            self.core.logger.warning("a worker could not be forked: %s", detail)
             self._fail_start(StartError(f"a worker could not be forked: {detail}"))
+            worker.dead = True
             self._bury(worker)
 
     def _look_at_workers(self) -> None:
@@ -403,33 +516,89 @@ class Supervisor:
             if worker.dead:
                 if now >= worker.bury_at:
                     self._bury(worker)
-            elif channel.corrupt or self.phase is Phase.KILLING:
+                continue
+            worker.take_steps(now)
+            if channel.corrupt or self.phase is Phase.KILLING:
                 worker.kill()
             elif worker.pid and channel.greeted and not worker.ready:
                 worker.ready = True
-                self._delay = 0.0
-                self.core.open(channel)
-            if self.phase is Phase.STOPPING and not worker.stop_sent:
-                worker.stop_sent = self.core.stop_worker(channel)
+                self.core.ready(channel)
+            elif not worker.ready and now >= worker.start_by:
+                worker.kill()
+            if self.phase is Phase.STOPPING and not channel.leaving:
+                self.core.stop_worker(channel)
         if not self.started.is_set() and all(w.ready for w in self.workers.values()):
             self.started.set()
 
+    def _look_at_limits(self) -> None:
+        due, seconds = self.core.check_limits()
+        now = time.monotonic()
+        self._limits_due = NEVER if seconds is None else now + seconds
+        if due or self.core.condemned:
+            by_channel = {worker.channel: worker for worker in self.workers.values()}
+            for what, channel in due:
+                self._enforce(what, by_channel.get(channel), now)
+            for channel, signum in self.core.take_condemned():
+                worker = by_channel.get(channel)
+                if worker is not None:
+                    worker.end_with("terminated", signum, now, self.policy.kill_grace)
+                    worker.take_steps(now)
+
+    def _enforce(self, what: str, worker: WorkerProcess | None, now: float) -> None:
+        if worker is None:
+            return
+        if what == "soft":
+            self.exits["soft_limit"] += 1
+            worker.send(self.plan.soft_signal)
+        else:
+            worker.end_with_stack("hard_limit", now, self.policy.kill_grace)
+            self._selector.register(worker.stack_pipe, selectors.EVENT_READ, worker)
+
+    def _forget_stack(self, worker: WorkerProcess) -> None:
+        with contextlib.suppress(KeyError, ValueError):
+            self._selector.unregister(worker.stack_pipe)
+
+    def _watches_memory(self) -> bool:
+        return self.policy.max_memory is not None or self.policy.memory_kill is not None
+
+    def _look_at_memory(self) -> None:
+        now = time.monotonic()
+        if not self._watches_memory() or now < self._next_memory_look:
+            return
+        self._next_memory_look = now + MEMORY_INTERVAL
+        for worker in list(self.workers.values()):
+            if worker.dead or not worker.pid or worker.why is not None:
+                continue
+            used = anonymous_kib(worker.pid)
+            if used is None:
+                continue
+            limit = self.policy.memory_kill
+            if limit is not None and used > limit:
+                self.core.doom_running(
+                    worker.channel, (MemoryLimitExceeded, (used, limit, worker.pid))
+                )
+                worker.end_with("memory", signal.SIGKILL, now, 0)
+                worker.take_steps(now)
+            elif self.policy.max_memory is not None and used > self.policy.max_memory:
+                worker.why = "memory"
+                self.core.retire(worker.channel)
+
     def _finish(self) -> None:
         terminated = self.phase is Phase.KILLING
-        self.phase = Phase.ENDED
         self.core.supervisor_bell = -1
         if terminated:
-            self.core.fail_rest((PoolTerminated, ("the pool was terminated",)))
+            self.core.fail_rest(self.reason)
         self.core.stop_reaper()
         self._end_template()
         self._close()
-        self.ended.set()
 
     def _close(self) -> None:
-        self._selector.close()
         for worker in self.workers.values():
             worker.close()
         self.workers.clear()
-        for name in ("_bell", "_ring"):
-            os.close(getattr(self, name))
+        self.phase = Phase.ENDED
+        self._selector.close()
+        for name in ("_bell", "_ring", "_end"):
+            fd = getattr(self, name)
             setattr(self, name, -1)
+            os.close(fd)

@@ -5,11 +5,11 @@ from __future__ import annotations
 import logging
 import multiprocessing
 import operator
-import os
+import signal
 import threading
 import time
 import warnings
-from collections.abc import Callable, Hashable, Iterable
+from collections.abc import Callable, Hashable, Iterable, Mapping
 from dataclasses import dataclass
 from multiprocessing import util
 from multiprocessing.context import BaseContext
@@ -19,8 +19,8 @@ from typing import Any, Literal, Self
 from ._poolcore import AsyncResult, CallbacksIn, Core, PoolState, TaskPoolBase
 from .cpus import usable_cpus
 from .einfo import ExceptionInfo
-from .errors import PoolRunning
-from .supervisor import Supervisor
+from .errors import PoolError, PoolRunning
+from .supervisor import Phase, Policy, Supervisor
 from .worker import WorkerPlan
 
 Callback = Callable[[Any, Any], object]
@@ -44,7 +44,23 @@ class Statistics:
     in_flight: int  # submitted and not collected
     waiting_callbacks: int  # collected, callbacks have not returned
     callback_errors: int  # exceptions raised by callbacks
+    cancelled: int  # of the failed: taken back before their start
+    expired: int  # of the failed: not started in time
     workers: int  # processes alive
+    #: Ends of workers by reason: "recycled" (maxtasksperchild), "memory", "hard_limit",
+    #: "terminated" (by AsyncResult.terminate), "shrunk", "signal", "exit_code",
+    #: "failed_start", "stopped" (with the pool); and "soft_limit", the soft limits
+    #: signalled, which end no worker.
+    exits: Mapping[str, int]
+
+
+@dataclass(frozen=True)
+class DrainReport:
+    """What :meth:`TaskPool.drain` leaves; tasks are given by their ``meta``."""
+
+    finished: int  # reaped while draining
+    not_started: list[Any]  # will never run
+    running: list[Any]  # were killed
 
 
 class TaskPool(TaskPoolBase):
@@ -73,6 +89,27 @@ class TaskPool(TaskPoolBase):
         ``wait_for_result`` or ``join``, as in the original; ``get()`` and
         ``wait()`` run at most their own job's. ``"reaper"``: in the background
         thread only. ``"caller"``: inside those calls only.
+    :param soft_timeout: seconds after its start when SoftTimeLimitExceeded is raised
+        inside a task; None: no limit. A task may have its own.
+    :param timeout: seconds after its start when a task is killed; it fails with
+        TimeLimitExceeded and its worker is replaced. None: no limit.
+    :param kill_grace: seconds between the signal that asks a worker to end and
+        SIGKILL.
+    :param kill_group: make each worker the leader of a process group and kill the
+        group with it, so that children of a task go, too.
+    :param soft_signal: the signal that carries the soft limit to the worker.
+    :param max_bytes: most bytes of pickled arguments in flight; None: no limit.
+    :param maxtasksperchild: tasks after which a worker is recycled; None: never.
+    :param max_memory_per_child: KiB of anonymous resident memory above which a
+        worker is recycled after its task.
+    :param memory_kill: KiB above which it is killed at once and its task fails with
+        MemoryLimitExceeded.
+    :param max_restarts: workers that may die within `restart_window` seconds without
+        having finished a task; past it the pool is broken (CrashLoopError).
+    :param restart_window: in seconds.
+    :param finalizer: called in each worker that leaves in order.
+    :param ignore_sigint: workers ignore SIGINT, so that a Ctrl-C at the terminal is
+        the parent's alone.
     :param spin: microseconds that a waiting thread spins before it gives the CPU
         away; ``"auto"``: as suits the number of CPUs; 0: never.
 
@@ -95,6 +132,19 @@ class TaskPool(TaskPoolBase):
         start_timeout: float = 60,
         callbacks_in: Literal["any", "reaper", "caller"] = "any",
         spin: float | Literal["auto"] = "auto",
+        soft_timeout: float | None = None,
+        timeout: float | None = None,
+        kill_grace: float = 1.0,
+        kill_group: bool = False,
+        soft_signal: int = signal.SIGUSR1,
+        max_bytes: int | None = None,
+        maxtasksperchild: int | None = None,
+        max_memory_per_child: int | None = None,
+        memory_kill: int | None = None,
+        max_restarts: int = 100,
+        restart_window: float = 60.0,
+        finalizer: Callable[[], object] | None = None,
+        ignore_sigint: bool = True,
     ) -> None:
         if limit is not None:
             limit = _count("limit", limit)
@@ -102,25 +152,53 @@ class TaskPool(TaskPoolBase):
             processes = _count("processes", processes)
             if limit is not None and processes > limit:
                 raise ValueError(f"processes={processes} is more than limit={limit}: some would never work")
-        if initializer is not None and not callable(initializer):
-            raise TypeError(f"initializer must be callable, not {type(initializer).__name__}")
+        for name, given in (("initializer", initializer), ("finalizer", finalizer)):
+            if given is not None and not callable(given):
+                raise TypeError(f"{name} must be callable, not {type(given).__name__}")
         if callbacks_in not in _CALLBACKS_IN:
             raise ValueError(f"callbacks_in must be 'any', 'reaper' or 'caller', not {callbacks_in!r}")
-        _seconds("start_timeout", start_timeout)
-        if reap_timeout is not None:
-            _seconds("reap_timeout", reap_timeout)
-        if spin != "auto":
-            _seconds("spin", spin)
+        for name, seconds in (
+            ("start_timeout", start_timeout),
+            ("kill_grace", kill_grace),
+            ("restart_window", restart_window),
+            ("reap_timeout", 0 if reap_timeout is None else reap_timeout),
+            ("spin", 0 if spin == "auto" else spin),
+            ("soft_timeout", 0 if soft_timeout is None else soft_timeout),
+            ("timeout", 0 if timeout is None else timeout),
+        ):
+            _seconds(name, seconds)
         self.reap_timeout = reap_timeout
         self.logger = logger or logging.getLogger("celery_pool")
         self.processes = processes or limit or usable_cpus()
         self._context = (
             context if isinstance(context, BaseContext) else multiprocessing.get_context(context)
         )
-        self._start_timeout = start_timeout
+        self._policy = Policy(
+            start_timeout=start_timeout,
+            max_tasks=_count_or_none("maxtasksperchild", maxtasksperchild),
+            max_memory=_count_or_none("max_memory_per_child", max_memory_per_child),
+            memory_kill=_count_or_none("memory_kill", memory_kill),
+            kill_grace=kill_grace,
+            max_restarts=_count("max_restarts", max_restarts),
+            restart_window=restart_window,
+        )
+        self._limits = (
+            soft_timeout,
+            timeout,
+            _count_or_none("max_bytes", max_bytes),
+            max_memory_per_child is not None or memory_kill is not None,
+        )
         self._callbacks_in = _CALLBACKS_IN[callbacks_in]
         self._patience = _patience(spin, self.processes)
-        self._plan = WorkerPlan(initializer, tuple(initargs), *self._patience)
+        self._plan = WorkerPlan(
+            initializer,
+            tuple(initargs),
+            finalizer,
+            *self._patience,
+            ignore_sigint,
+            int(signal.Signals(soft_signal)),
+            kill_group,
+        )
         self._supervisor: Supervisor | None = None
         self._finalizer: util.Finalize | None = None
         self._run_lock = threading.Lock()
@@ -133,6 +211,7 @@ class TaskPool(TaskPoolBase):
         )
         core = Core(limit, self._callbacks_in, overridden, self.logger, last_tid)
         core.set_patience(*self._patience)
+        core.set_limits(*self._limits)
         return core
 
     # ---- life ----
@@ -148,13 +227,13 @@ class TaskPool(TaskPoolBase):
         :raises Exception: what the initializer raised. No process is left then.
         """
         with self._run_lock:
-            if self._supervisor is not None and not self._supervisor.ended.is_set():
+            if self._supervisor is not None and not self._supervisor.has_ended:
                 raise PoolRunning("the pool is running, or has not ended yet")
             old = self._core
             core = self._new_core(old.limit, old.last_tid)
             core.state = PoolState.STARTING
             supervisor = Supervisor(
-                core, self._plan, self._context, self.processes, self._start_timeout
+                core, self._plan, self._policy, self._context, self.processes
             )
             supervisor.start()
             core.state = PoolState.RUNNING
@@ -185,37 +264,82 @@ class TaskPool(TaskPoolBase):
         if supervisor is None:
             return True
         deadline = None if timeout is None else time.monotonic() + timeout
-        if not core.wait_drained(timeout):
+        if not core.wait_drained(timeout) or core.inside_callback:
             return False
         supervisor.stop()
-        if core.inside_callback:
+        if not supervisor.join(None if deadline is None else deadline - time.monotonic()):
             return False
-        if not supervisor.join(None if deadline is None else max(0.0, deadline - time.monotonic())):
-            return False
-        self._ended()
+        self._has_ended(core, supervisor)
         return True
 
     def terminate(self) -> None:
         """Kills the workers; what was in flight ends with PoolTerminated, and its
-        errbacks run. Idempotent."""
+        errbacks run. Idempotent, and bounded in time.
+
+        From any thread, from a callback, and from a signal handler: where it has
+        interrupted a call of this pool, errbacks run after the handler.
+        """
         core, supervisor = self._core, self._supervisor
-        if supervisor is None or supervisor.ended.is_set():
+        if supervisor is None:
             return
-        core.state = PoolState.TERMINATED
+        if core.state != PoolState.BROKEN or supervisor.phase is Phase.ENDED:
+            core.state = PoolState.TERMINATED
         core.wake()
         supervisor.kill()
         supervisor.join(None)
-        if not core.inside_callback and not supervisor.is_own_thread():
-            core.wait_drained(None)
-        self._ended()
+        if not core.inside_call:
+            self._has_ended(core, supervisor)
 
-    def _ended(self) -> None:
+    def drain(self, timeout: float | None = None) -> DrainReport:
+        """What a consumer needs on SIGTERM: takes no new tasks, waits at most
+        `timeout` seconds for those in flight, ends the pool, and tells which tasks
+        have not started and which were running (and were killed): by their metas.
+
+        Not inside a callback.
+        """
+        core = self._core
+        if core.inside_callback:
+            raise PoolError("drain() cannot be called by a callback")
+        self.close()
+        before = core.reaped
+        if core.wait_drained(timeout):
+            finished = core.reaped - before
+            self.join()
+            return DrainReport(finished, [], [])
+        not_started, running = core.pending_metas()
+        finished = core.reaped - before
+        self.terminate()
+        return DrainReport(finished, not_started, running)
+
+    def _has_ended(self, core: Core, supervisor: Supervisor) -> None:
+        if core.caller_dispatches:
+            core.wait_drained(None)
+        supervisor.join_threads()
         if self._finalizer is not None:
             self._finalizer.cancel()
             self._finalizer = None
 
+    def grow(self, n: int = 1) -> None:
+        """Keeps `n` workers more. ValueError if the limit is too low for them."""
+        self._resize(self.processes + _count("n", n))
+
+    def shrink(self, n: int = 1) -> None:
+        """Lets `n` workers go: idle ones first, and never one that runs a task
+        before it has ended. ValueError if none would be left."""
+        self._resize(self.processes - _count("n", n))
+
+    def _resize(self, processes: int) -> None:
+        if processes < 1:
+            raise ValueError(f"a pool of {self.processes} cannot shrink to {processes} workers")
+        limit = self.limit
+        if limit is not None and processes > limit:
+            raise ValueError(f"processes={processes} is more than limit={limit}: some would never work")
+        self.processes = processes
+        if self._supervisor is not None:
+            self._supervisor.resize(processes)
+
     def __enter__(self) -> Self:
-        if self._supervisor is None or self._supervisor.ended.is_set():
+        if self._supervisor is None or self._supervisor.has_ended:
             self.run()
         return self
 
@@ -233,7 +357,7 @@ class TaskPool(TaskPoolBase):
 
     def __del__(self) -> None:
         supervisor = getattr(self, "_supervisor", None)
-        if supervisor is not None and not supervisor.ended.is_set() and supervisor.in_own_process():
+        if supervisor is not None and not supervisor.has_ended and supervisor.in_own_process():
             warnings.warn(f"unclosed running pool {self!r}", ResourceWarning, source=self, stacklevel=2)
 
     def __repr__(self) -> str:
@@ -303,8 +427,16 @@ class TaskPool(TaskPoolBase):
 
     @property
     def limit(self) -> int | None:
-        """Most tasks in flight; None: no limit."""
+        """Most tasks in flight; None: no limit. May be set at any time."""
         return self._core.limit
+
+    @limit.setter
+    def limit(self, limit: int | None) -> None:
+        if limit is not None:
+            limit = _count("limit", limit)
+            if limit < self.processes:
+                raise ValueError(f"limit={limit} is less than processes={self.processes}")
+        self._core.limit = limit
 
     def statistics(self) -> Statistics:
         """A snapshot of the pool's counters since ``run()``."""
@@ -317,17 +449,21 @@ class TaskPool(TaskPoolBase):
             in_flight=core.in_flight,
             waiting_callbacks=core.waiting_callbacks,
             callback_errors=core.callback_errors,
+            cancelled=core.cancelled,
+            expired=core.expired,
             workers=len(self.get_worker_pids()),
+            exits=dict(self._supervisor.exits) if self._supervisor is not None else {},
         )
 
 
 def _end(core: Core, supervisor: Supervisor) -> None:
     """The pool was dropped, or the interpreter ends."""
-    if not supervisor.ended.is_set():
+    if not supervisor.has_ended:
         core.state = PoolState.TERMINATED
         core.wake()
         supervisor.kill()
         supervisor.join(None)
+        supervisor.join_threads()
 
 
 def _count(name: str, value: Any) -> int:
@@ -335,6 +471,10 @@ def _count(name: str, value: Any) -> int:
     if value < 1:
         raise ValueError(f"{name} must be at least 1, not {value}")
     return int(value)
+
+
+def _count_or_none(name: str, value: Any) -> int | None:
+    return None if value is None else _count(name, value)
 
 
 def _seconds(name: str, value: Any) -> None:
@@ -354,4 +494,4 @@ def _patience(spin: float | Literal["auto"], processes: int) -> tuple[int, int]:
     return int(spin * 1000), 100
 
 
-__all__ = ["AsyncResult", "Statistics", "TaskPool"]
+__all__ = ["AsyncResult", "DrainReport", "Statistics", "TaskPool"]

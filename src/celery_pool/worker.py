@@ -2,16 +2,25 @@
 
 from __future__ import annotations
 
+import faulthandler
+import multiprocessing
 import os
 import select
 import signal
+import sys
 import threading
 from collections.abc import Callable
 from dataclasses import dataclass
+from types import FrameType
 from typing import Any, NamedTuple
 
 from . import _poolcore
+from .errors import AttachError, SoftTimeLimitExceeded
+from .processes import stack_signal
 from .remote import dump_error
+
+#: Exit code of a worker that found shared memory of another build of the package.
+ATTACH_FAILED = 78
 
 
 @dataclass(frozen=True)
@@ -20,8 +29,12 @@ class WorkerPlan:
 
     initializer: Callable[..., object] | None
     initargs: tuple[Any, ...]
+    finalizer: Callable[[], object] | None
     spin_ns: int
     yields: int
+    ignore_sigint: bool
+    soft_signal: int
+    process_group: bool
 
 
 class WorkerFds(NamedTuple):
@@ -32,6 +45,7 @@ class WorkerFds(NamedTuple):
     segment: int
     bell: int
     lifeline: int
+    stack_pipe: int
 
 
 def worker_main(plan: WorkerPlan, fds: WorkerFds, close: list[int]) -> None:
@@ -41,12 +55,21 @@ def worker_main(plan: WorkerPlan, fds: WorkerFds, close: list[int]) -> None:
     """
     signal.set_wakeup_fd(-1)
     signal.signal(signal.SIGCHLD, signal.SIG_DFL)
+    signal.signal(signal.SIGINT, signal.SIG_IGN if plan.ignore_sigint else signal.default_int_handler)
     for fd in close:
         os.close(fd)
     die_with_parent(fds.lifeline)
-    end = _poolcore.WorkerEnd(
-        fds.pool_segment, fds.parent_bell, fds.segment, fds.bell, plan.spin_ns, plan.yields
-    )
+    if plan.process_group:
+        os.setpgid(0, 0)
+    show_name(multiprocessing.current_process().name)
+    faulthandler.register(stack_signal(), file=fds.stack_pipe, all_threads=True)
+    try:
+        end = _poolcore.WorkerEnd(
+            fds.pool_segment, fds.parent_bell, fds.segment, fds.bell, plan.spin_ns, plan.yields
+        )
+    except AttachError:
+        sys.exit(ATTACH_FAILED)
+    signal.signal(plan.soft_signal, soft_limit_handler(end))
     try:
         if plan.initializer is not None:
             plan.initializer(*plan.initargs)
@@ -55,6 +78,26 @@ def worker_main(plan: WorkerPlan, fds: WorkerFds, close: list[int]) -> None:
         return
     end.hello()
     end.serve()
+    if plan.finalizer is not None:
+        plan.finalizer()
+
+
+def soft_limit_handler(end: _poolcore.WorkerEnd) -> Callable[[int, FrameType | None], None]:
+    def handler(signum: int, frame: FrameType | None) -> None:
+        # it may come late: then its task is over, and another one may run
+        if end.soft_limit_meant():
+            raise SoftTimeLimitExceeded("the task has run for its soft_timeout")
+
+    return handler
+
+
+def show_name(name: str) -> None:
+    """In `ps`, if setproctitle is installed."""
+    try:
+        from setproctitle import setproctitle
+    except ImportError:
+        return
+    setproctitle(name)
 
 
 def die_with_parent(lifeline: int) -> None:

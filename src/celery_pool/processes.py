@@ -1,0 +1,103 @@
+"""One worker process as its parent sees it."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import signal
+from dataclasses import dataclass, field
+
+from ._poolcore import Channel
+
+#: How long the text of a stack may take to arrive, and to be complete, in seconds.
+STACK_ARRIVES, STACK_COMPLETE = 0.1, 0.002
+
+
+@dataclass(eq=False)
+class WorkerProcess:
+    """From the request to the template until it is buried.
+
+    Signals go through the pidfd, so that they never hit a process that got the
+    same pid.
+    """
+
+    serial: int
+    channel: Channel
+    lifeline: int  # write end; closing it kills the worker
+    stack_pipe: int  # read end; the worker's faulthandler writes to the other
+    start_by: float  # when it has to be ready, monotonic seconds
+    pid: int = 0
+    pidfd: int = -1
+    ready: bool = False
+    dead: bool = False
+    exitcode: int | None = None
+    bury_at: float = 0.0  # when to give up waiting for the exit code, monotonic seconds
+    why: str | None = None  # we end it: the key under which its exit is counted
+    steps: list[tuple[float, int]] = field(default_factory=list)  # (when, signal), sorted
+    group: bool = False  # leads a process group, which is killed with it
+
+    def send(self, signum: int) -> None:
+        if self.dead or not self.pid:
+            return
+        with contextlib.suppress(ProcessLookupError):
+            if self.group and signum == signal.SIGKILL:
+                os.killpg(self.pid, signum)
+            if self.pidfd >= 0:
+                signal.pidfd_send_signal(self.pidfd, signum)
+            else:  # this platform has none; the template has not reaped it yet
+                os.kill(self.pid, signum)
+
+    def kill(self) -> None:
+        """SIGKILL now, also if its pid is not known yet."""
+        self.steps.clear()
+        if not self.dead:
+            self.send(signal.SIGKILL)
+            fd, self.lifeline = self.lifeline, -1
+            if fd >= 0:
+                os.close(fd)
+
+    def end_with(self, why: str, signum: int, now: float, grace: float) -> None:
+        """`signum` now, SIGKILL after `grace` seconds."""
+        self.why = why
+        self.steps = [(now, signum), (now + grace, signal.SIGKILL)]
+
+    def end_with_stack(self, why: str, now: float, grace: float) -> None:
+        """Its Python stack first, then SIGTERM, then SIGKILL."""
+        self.end_with(why, signal.SIGTERM, now + STACK_ARRIVES, grace)
+        self.channel.stack = ""
+        self.send(stack_signal())
+
+    def stack_arrives(self, now: float) -> None:
+        """The first words of the stack are here."""
+        if len(self.steps) == 2:
+            self.steps[0] = (now + STACK_COMPLETE, self.steps[0][1])
+
+    def take_steps(self, now: float) -> None:
+        while self.steps and self.steps[0][0] <= now:
+            _, signum = self.steps.pop(0)
+            if signum == signal.SIGKILL:
+                self.kill()
+            else:
+                self.send(signum)
+
+    def read_stack(self) -> None:
+        """What the dead worker has left in the pipe."""
+        if self.channel.stack is not None:
+            with contextlib.suppress(BlockingIOError):
+                while text := os.read(self.stack_pipe, 1 << 16):
+                    self.channel.stack += text.decode(errors="replace")
+
+    def fds(self) -> set[int]:
+        return {self.lifeline, self.stack_pipe, self.pidfd}
+
+    def close(self) -> None:
+        for name in ("lifeline", "stack_pipe", "pidfd"):
+            fd = getattr(self, name)
+            setattr(self, name, -1)
+            if fd >= 0:
+                os.close(fd)
+
+
+def stack_signal() -> int:
+    """Makes a worker write its Python stack; one that programs do not use."""
+    return int(signal.SIGRTMIN) + 7 if hasattr(signal, "SIGRTMIN") else int(signal.SIGUSR2)
