@@ -227,6 +227,9 @@ cdef class Core:
             channel.spare = True
             open_spare(self)
         refill(self)
+        rebalance(self)
+        if self.imbalanced:
+            kick_leader(self)       # it looks again soon
         notify(self)
 
     def stop_worker(self, Channel channel not None):

@@ -21,6 +21,7 @@ cdef bint doom(Core core, AsyncResult job, tuple reason) except -1:
     drop_arguments(core, job, True)
     job.payload = reason
     job.marks |= DOOMED
+    job.channel.open = False
     return True
 
 
