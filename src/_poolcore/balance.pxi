@@ -14,6 +14,8 @@ cdef void rebalance(Core core) noexcept:
     cdef uint32_t i, most = 1
     cdef bint idle = False
     core.imbalanced = False
+    if core.in_flight <= 1:
+        return
     for i in range(table.count):
         channel = <Channel> table.items[i]
         if channel.load == 0:

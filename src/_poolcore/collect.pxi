@@ -11,7 +11,7 @@ cdef uint64_t collect(Core core, bint foreground) noexcept:
             collect_channel(core, <Channel> table.items[i])
     if core.backlog.first != NULL:
         refill(core)
-    elif core.in_flight > 1 and (core.imbalanced or core.collected != before):
+    elif core.imbalanced or core.collected != before:
         rebalance(core)
     if foreground:
         cp_bump(&core.gathered, core.collected - before)

@@ -54,7 +54,7 @@ cdef class Core:
     cdef object __weakref__
     cdef unsigned fork_generation
     cdef public int state
-    cdef readonly object logger
+    cdef public object logger
 
     # counters
     cdef uint64_t limit             # most in flight
@@ -284,6 +284,10 @@ cdef class Core:
     def state_name(self):
         return ("not running", "starting", "running", "closed", "terminated", "broken")[self.state]
 
+    def check_process(self):
+        """WrongProcess in a forked child."""
+        check_process(self)
+
     def collect(self):
         """Takes finished tasks off the rings; returns how many."""
         check_process(self)
@@ -327,6 +331,7 @@ cdef class Core:
         """Whether `tid` was still in the queue (or is being delivered); it is not,
         afterwards. A task in flight ends with `ret_val` as its outcome; what its
         worker makes of it is ignored."""
+        check_process(self)
         return take_out(self, tid, ret_val)
 
     def add_foreign(self, result, callbacks, errbacks, tid, meta, keeper):

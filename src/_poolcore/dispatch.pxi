@@ -52,13 +52,14 @@ cdef bint deliver(Core core, AsyncResult job) except -1:
     if job.marks & ACK_DUE:
         job.marks &= ~<uint8_t> ACK_DUE
         acknowledge, job.acknowledge = job.acknowledge, None
-        tell_accepted(core, job, acknowledge)
+        if acknowledge is not None:     # else on_return was called by hand
+            tell_accepted(core, job, acknowledge)
     if job.state != COLLECTED:
         return False
     job.state = DELIVERING
     try:
         job_settle(job)
-    except KeyboardInterrupt:       # not of its making: once more, later
+    except KeyboardInterrupt:       # once more, later
         job.state = COLLECTED
         job.marks |= QUEUED
         jobs_prepend(&core.undelivered, job)

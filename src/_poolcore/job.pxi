@@ -1,6 +1,7 @@
 # A job: the parent's record of one task. It is the AsyncResult handed to the caller.
 
 import multiprocessing.pool
+import threading
 from signal import SIGTERM
 
 cdef object _mp_async_result = multiprocessing.pool.AsyncResult
@@ -30,6 +31,7 @@ cdef enum JobMark:
     RETURNED = 16   # on_return has been called for it
     BACKLOGGED = 32 # stands in the backlog
     DOOMED = 64     # killed by us; payload: the reason
+    INTERRUPTED = 128   # a KeyboardInterrupt came while its outcome was unpickled
 
 
 @cython.final
@@ -247,15 +249,21 @@ cdef int settle_raw(AsyncResult job) except -1:
             else:
                 job.payload = PyObject_CallOneArg(_loads, job.payload)
                 job.outcome = VALUE
-    except KeyboardInterrupt:
-        raise
     except BaseException as error:
+        if isinstance(error, KeyboardInterrupt) and not job.marks & INTERRUPTED and in_main_thread():
+            # somebody's Ctrl-C, probably; the second one is of the outcome's own making
+            job.marks |= INTERRUPTED
+            raise
         job.payload = error if job.outcome == FOREIGN else _remote.decoding_error(error)
         job.outcome = EXCEPTION
     if counted_as_success and job.outcome == EXCEPTION:
         job.core.succeeded -= 1
         job.core.failed += 1
     return 0
+
+
+cdef bint in_main_thread() except -1:
+    return threading.current_thread() is threading.main_thread()
 
 
 cdef int job_fetch(AsyncResult job) except -1:

@@ -28,8 +28,8 @@ cdef AsyncResult submit(Core core, object target, object args, object kwargs,
         args = ()
     elif type(args) is not tuple:
         args = tuple(args)
-    if kwargs is not None and not kwargs:
-        kwargs = None
+    if kwargs is not None:
+        kwargs = dict(kwargs) or None
 
     function = function_for(core, target)
     if function is None:
@@ -37,7 +37,7 @@ cdef AsyncResult submit(Core core, object target, object args, object kwargs,
         payload = encode((target, args, kwargs))
     elif kwargs is not None:
         flags |= CP_KWARGS
-        payload = encode((args, dict(kwargs)))
+        payload = encode((args, kwargs))
     elif PyTuple_GET_SIZE(args):
         payload = encode(args)
     else:

@@ -59,7 +59,7 @@ class Core:
     state: int
     limit: int | None
     supervisor_bell: int
-    logger: Final[logging.Logger]
+    logger: logging.Logger
     ring_size: Final[int]
     segment_fd: Final[int]
     in_flight: Final[int]

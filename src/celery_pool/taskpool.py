@@ -168,7 +168,7 @@ class TaskPool(TaskPoolBase):
         ):
             _seconds(name, seconds)
         self.reap_timeout = reap_timeout
-        self.logger = logger or logging.getLogger("celery_pool")
+        self._logger = logger or logging.getLogger("celery_pool")
         self.processes = processes or limit or usable_cpus()
         self._context = (
             context if isinstance(context, BaseContext) else multiprocessing.get_context(context)
@@ -209,7 +209,7 @@ class TaskPool(TaskPoolBase):
             type(self).on_return is not TaskPool.on_return
             or type(self).on_ready is not TaskPool.on_ready
         )
-        core = Core(limit, self._callbacks_in, overridden, self.logger, last_tid)
+        core = Core(limit, self._callbacks_in, overridden, self._logger, last_tid)
         core.set_patience(*self._patience)
         core.set_limits(*self._limits)
         return core
@@ -226,6 +226,7 @@ class TaskPool(TaskPoolBase):
         :raises StartError: not ready within ``start_timeout``, or a worker died.
         :raises Exception: what the initializer raised. No process is left then.
         """
+        self._core.check_process()
         with self._run_lock:
             if self._supervisor is not None and not self._supervisor.has_ended:
                 raise PoolRunning("the pool is running, or has not ended yet")
@@ -243,6 +244,7 @@ class TaskPool(TaskPoolBase):
 
     def close(self) -> None:
         """No new tasks; those in flight go on. Idempotent."""
+        self._core.check_process()
         core = self._core
         if core.state == PoolState.RUNNING:
             core.state = PoolState.CLOSED
@@ -258,6 +260,7 @@ class TaskPool(TaskPoolBase):
         Inside a callback it waits only until all tasks are collected: the
         callbacks, and so the workers' end, wait for the one that is running.
         """
+        self._core.check_process()
         core, supervisor = self._core, self._supervisor
         if core.state == PoolState.RUNNING:
             raise ValueError("join() needs close() or terminate() first")
@@ -279,6 +282,7 @@ class TaskPool(TaskPoolBase):
         From any thread, from a callback, and from a signal handler: where it has
         interrupted a call of this pool, errbacks run after the handler.
         """
+        self._core.check_process()
         core, supervisor = self._core, self._supervisor
         if supervisor is None:
             return
@@ -297,6 +301,7 @@ class TaskPool(TaskPoolBase):
 
         Not inside a callback.
         """
+        self._core.check_process()
         core = self._core
         if core.inside_callback:
             raise PoolError("drain() cannot be called by a callback")
@@ -329,6 +334,7 @@ class TaskPool(TaskPoolBase):
         self._resize(self.processes - _count("n", n))
 
     def _resize(self, processes: int) -> None:
+        self._core.check_process()
         if processes < 1:
             raise ValueError(f"a pool of {self.processes} cannot shrink to {processes} workers")
         limit = self.limit
@@ -339,6 +345,7 @@ class TaskPool(TaskPoolBase):
             self._supervisor.resize(processes)
 
     def __enter__(self) -> Self:
+        self._core.check_process()
         if self._supervisor is None or self._supervisor.has_ended:
             self.run()
         return self
@@ -349,6 +356,8 @@ class TaskPool(TaskPoolBase):
         exc: BaseException | None,
         traceback: TracebackType | None,
     ) -> None:
+        if self._supervisor is not None and not self._supervisor.in_own_process():
+            return  # a forked child leaves: the pool is its parent's
         if exc_type is None:
             self.close()
             self.join()
@@ -423,6 +432,7 @@ class TaskPool(TaskPoolBase):
 
     def get_worker_pids(self) -> list[int]:
         """The process ids of the workers."""
+        self._core.check_process()
         return self._supervisor.pids() if self._supervisor is not None else []
 
     @property
@@ -437,6 +447,15 @@ class TaskPool(TaskPoolBase):
             if limit < self.processes:
                 raise ValueError(f"limit={limit} is less than processes={self.processes}")
         self._core.limit = limit
+
+    @property
+    def logger(self) -> logging.Logger:
+        """For callbacks that raise and workers that die."""
+        return self._logger
+
+    @logger.setter
+    def logger(self, logger: logging.Logger | None) -> None:
+        self._logger = self._core.logger = logger or logging.getLogger("celery_pool")
 
     def statistics(self) -> Statistics:
         """A snapshot of the pool's counters since ``run()``."""

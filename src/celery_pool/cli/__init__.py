@@ -2,58 +2,72 @@
 
 Each command is a module with `HELP`, one sentence, and `main(arguments) -> exit status`. It raises
 `UsageError` for what the user can mend, and lets KeyboardInterrupt through.
+
+Here nearly all imports are inside functions, so that a Ctrl-C during them ends quietly, too.
 """
 
 from __future__ import annotations
 
-import argparse
 import os
 import sys
 from collections.abc import Sequence
+from typing import TYPE_CHECKING
 
-from celery_pool.cli import map_command
-from celery_pool.cli.usage import EXIT_INTERRUPTED, EXIT_USAGE, Parser, UsageError, say
+if TYPE_CHECKING:
+    from types import ModuleType
 
-COMMANDS = {"map": map_command}
+    from celery_pool.cli.usage import Parser
 
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Runs one command and returns the exit status. To be called from the main thread."""
-    arguments = list(sys.argv[1:] if argv is None else argv)
+    try:
+        return _run(list(sys.argv[1:] if argv is None else argv))
+    except KeyboardInterrupt:
+        return 130
+
+
+def _run(arguments: list[str]) -> int:
+    from celery_pool.cli.usage import EXIT_USAGE, UsageError, say
+
     _fill_standard_descriptors()
+    commands = _commands()
     command = "celery-pool"
     try:
-        name = _parser().parse_args(arguments[:1]).command
+        name = _parser(commands).parse_args(arguments[:1]).command
         command = f"celery-pool {name}"
-        status: int = COMMANDS[name].main(arguments[1:])
+        status: int = commands[name].main(arguments[1:])
         return status
     except UsageError as error:
         say(command, f"error: {error}")
         return EXIT_USAGE
-    except KeyboardInterrupt:
-        return EXIT_INTERRUPTED
 
 
-def _parser() -> Parser:
-    width = max(map(len, COMMANDS))
+def _commands() -> dict[str, ModuleType]:
+    from celery_pool.cli import map_command
+
+    return {"map": map_command}
+
+
+def _parser(commands: dict[str, ModuleType]) -> Parser:
+    import argparse
+
+    from celery_pool import __version__
+    from celery_pool.cli.usage import Parser
+
+    width = max(map(len, commands))
     parser = Parser(
         prog="celery-pool",
         usage="%(prog)s [-h] [--version] COMMAND ...",
         description="A fast process pool, for people who write no program.",
         epilog="commands:\n"
-        + "\n".join(f"  {name:{width}}  {module.HELP}" for name, module in COMMANDS.items())
+        + "\n".join(f"  {name:{width}}  {module.HELP}" for name, module in commands.items())
         + "\n\n'celery-pool COMMAND --help' says more.",
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
-    parser.add_argument("--version", action="version", version=f"celery-pool {_version()}")
-    parser.add_argument("command", metavar="COMMAND", choices=COMMANDS, help="what to do")
+    parser.add_argument("--version", action="version", version=f"celery-pool {__version__}")
+    parser.add_argument("command", metavar="COMMAND", choices=commands, help="what to do")
     return parser
-
-
-def _version() -> str:
-    from celery_pool import __version__
-
-    return __version__
 
 
 def _fill_standard_descriptors() -> None:

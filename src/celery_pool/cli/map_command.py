@@ -4,8 +4,8 @@
     (main thread)          (workers: worker.py)    (order)             (thread)
 
 Everything is bounded, so that memory stays flat on endless input: the tasks in flight by the pool's
-limit, the outcomes kept back for the sake of the order by WINDOW and MEMORY, the lines not yet
-written by MEMORY.
+limit and, if their records are large, by MEMORY; the outcomes kept back for the sake of the order
+by WINDOW and MEMORY; the lines not yet written by MEMORY.
 """
 
 from __future__ import annotations
@@ -19,14 +19,14 @@ from typing import Any
 
 from celery_pool import PoolError, TaskPool
 from celery_pool.cli import function, sources, worker
-from celery_pool.cli.delivery import Delivery, OrderedDelivery
+from celery_pool.cli.delivery import MEMORY, Delivery, OrderedDelivery
 from celery_pool.cli.failures import Failure
 from celery_pool.cli.output import Channel, Writer, is_same_file, open_channel
 from celery_pool.cli.progress import Progress
 from celery_pool.cli.stopping import Reason, Stopped, Stopper
 from celery_pool.cli.usage import (
     EXIT_FAILED,
-    EXIT_INTERRUPTED,
+    EXIT_SIGNAL,
     Parser,
     UsageError,
     positive,
@@ -36,6 +36,7 @@ from celery_pool.cpus import usable_cpus
 
 COMMAND = "celery-pool map"
 HELP = "apply a function to each line of files, in many processes"
+LARGE = 1 << 16  # bytes above which records are counted by their size, too
 DEPTH = 64  # tasks in flight for each worker, unless --limit says otherwise
 
 
@@ -55,7 +56,7 @@ def _parser() -> Parser:
         "The current directory is importable.",
         epilog="A failed task has no line in the output, unless --envelope is given, and the "
         "others go on. Exit status: 0; 1 if a task failed or the output could not be written; "
-        "2 if the command cannot be carried out as given; 130 after Ctrl-C.",
+        "2 if the command cannot be carried out as given; 130 after Ctrl-C, 143 after SIGTERM.",
     )
     parser.add_argument(
         "function", metavar="MODULE:FUNCTION", help="what to call, with one argument"
@@ -139,6 +140,7 @@ class Mapping:
             context=self._options.start_method,
             initializer=worker.start,
             initargs=(self._options.function,),
+            kill_group=True,  # so that programs that a task has started end, too
         )
         with stopper:
             try:
@@ -181,11 +183,13 @@ class Mapping:
                 self._wait_for_room(pool, index)
             if stopper.reason is not None:
                 raise Stopped
-            delivery.submitted = index + 1
-            if type(record) is bytes:
-                submit(target, (record,), None, callbacks, errbacks, None, index)
-            else:
+            if type(record) is not bytes:
                 submit(worker.on_unreadable, (record,), None, callbacks, errbacks, None, index)
+            else:
+                if len(record) > LARGE:
+                    self._wait_for_memory(pool, len(record))
+                submit(target, (record,), None, callbacks, errbacks, None, index)
+            delivery.submitted = index + 1
 
     def _wait_for_room(self, pool: TaskPool, index: int) -> None:
         while self._stopper.reason is None and self._delivery.crowded(index):
@@ -193,6 +197,15 @@ class Mapping:
                 time.sleep(
                     0.01
                 )  # nothing is in flight: it is the reader of the output who takes long
+
+    def _wait_for_memory(self, pool: TaskPool, size: int) -> None:
+        """Until records of this size take no more than MEMORY, or each worker has but one."""
+        delivery = self._delivery
+        while self._stopper.reason is None:
+            in_flight = delivery.submitted - delivery.finished
+            if in_flight < self._processes or in_flight * size <= MEMORY:
+                break
+            pool.wait_for_result()
 
     def _drain(self, pool: TaskPool) -> None:
         delivery = self._delivery
@@ -235,8 +248,8 @@ class Mapping:
     def _conclude(self) -> int:
         """Says how it went, and returns the exit status."""
         delivery, reason = self._delivery, self._stopper.reason
-        if reason is Reason.INTERRUPTED:
-            return EXIT_INTERRUPTED
+        if reason is Reason.SIGNAL:
+            return EXIT_SIGNAL + self._stopper.signum
         for channel in (self._output, self._errors):
             if channel.error is not None and not self._bearable(channel):
                 say(COMMAND, f"error: cannot write {channel.name}: {channel.error.strerror}")

@@ -10,11 +10,13 @@ from collections.abc import Callable
 from types import FrameType, TracebackType
 from typing import Any
 
-from celery_pool.cli.usage import EXIT_INTERRUPTED
+from celery_pool.cli.usage import EXIT_SIGNAL
+
+SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 
 
 class Reason(enum.Enum):
-    INTERRUPTED = "Ctrl-C"
+    SIGNAL = "Ctrl-C, the terminal was closed, or somebody asked for the end"
     PIPE_CLOSED = "nobody reads the output any more"
     OUTPUT_FAILED = "the output could not be written"
     TOO_MANY_FAILURES = "too many failures"
@@ -25,7 +27,7 @@ class Stopped(KeyboardInterrupt):
 
 
 class Stopper:
-    """A context manager that owns SIGINT while it lasts; for the main thread.
+    """A context manager that handles the signals while it lasts; for the main thread.
 
     `reason` is None until somebody wants to stop; then the main thread gets `Stopped`, raised by
     the signal handler so that it ends any wait. Only a callback that is running is not torn apart:
@@ -35,15 +37,20 @@ class Stopper:
 
     def __init__(self) -> None:
         self.reason: Reason | None = None
+        self.signum = 0  # with Reason.SIGNAL: which
         self._uninterrupted: list[object] = []  # code of the functions not to be torn apart
         self._lock = threading.Lock()
+        self._pid = os.getpid()
         self._main = threading.main_thread().ident
         self._own_signals = 0  # sent by request() and not yet handled
         self._over = False
-        self._previous: Any = None
+        self._previous: dict[int, Any] = {}
 
     def __enter__(self) -> Stopper:
-        self._previous = signal.signal(signal.SIGINT, self._on_signal)
+        for signum in SIGNALS:
+            # Whoever ignores SIGHUP or SIGTERM (nohup) keeps on; SIGINT serves request(), too.
+            if signum == signal.SIGINT or signal.getsignal(signum) != signal.SIG_IGN:
+                self._previous[signum] = signal.signal(signum, self._on_signal)
         return self
 
     def __exit__(
@@ -53,7 +60,8 @@ class Stopper:
         traceback: TracebackType | None,
     ) -> None:
         self.over()
-        signal.signal(signal.SIGINT, self._previous)
+        for signum, handler in self._previous.items():
+            signal.signal(signum, handler)
 
     def protect(self, *methods: Callable[..., object]) -> None:
         """These methods, when they run in the main thread, are left to finish."""
@@ -70,21 +78,24 @@ class Stopper:
                 signal.pthread_kill(self._main, signal.SIGINT)
 
     def over(self) -> None:
-        """Only the clean-up is left: from now on, a Ctrl-C ends the process on the spot."""
+        """Only the clean-up is left: from now on, a signal ends the process on the spot."""
         with self._lock:
             self._over = True
 
     def _on_signal(self, signum: int, frame: FrameType | None) -> None:
-        if self._own_signals:
+        if os.getpid() != self._pid:
+            return  # in a child that has not yet made its own arrangements
+        if signum == signal.SIGINT and self._own_signals:
             self._own_signals = 0
             if self._over:
                 return
-        elif self._previous == signal.SIG_IGN:  # as in a shell's background job
-            return
+        elif signum == signal.SIGINT and self._previous[signum] == signal.SIG_IGN:
+            return  # as in a shell's background job
         elif self._over:
-            os._exit(EXIT_INTERRUPTED)
-        else:
-            self.reason = self.reason or Reason.INTERRUPTED
+            os._exit(EXIT_SIGNAL + signum)
+        elif self.reason is None:
+            self.reason = Reason.SIGNAL
+            self.signum = signum
         while frame is not None:
             if frame.f_code in self._uninterrupted:
                 return

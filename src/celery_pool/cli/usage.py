@@ -9,7 +9,7 @@ from typing import NoReturn
 
 EXIT_FAILED = 1
 EXIT_USAGE = 2
-EXIT_INTERRUPTED = 130
+EXIT_SIGNAL = 128  # and the signal's number
 
 
 class UsageError(Exception):

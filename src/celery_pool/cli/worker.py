@@ -9,18 +9,12 @@ from __future__ import annotations
 
 import json
 import os
-import signal
 import sys
-import time
-from types import FrameType
 from typing import Any, NoReturn
 
 from celery_pool.cli import function
 
-GRACE = 5.0  # seconds within which the parent kills its workers after a Ctrl-C
-
 _function: function.Function = repr  # replaced by start()
-_interrupted = False
 
 _to_json = json.JSONEncoder(ensure_ascii=False, allow_nan=False).encode
 _to_ascii_json = json.JSONEncoder(allow_nan=False).encode
@@ -28,31 +22,17 @@ _from_json = json.JSONDecoder().decode
 
 
 def start(name: str) -> None:
-    """The initializer: loads the function and keeps the worker's hands off the terminal.
+    """The initializer: loads the function and keeps the worker's hands off the standard streams.
 
-    Ctrl-C is the parent's to handle. Not by SIG_IGN: programs that a task starts would inherit it.
     Standard input belongs to the parent, and standard output to the results.
     """
     global _function
-    signal.signal(signal.SIGINT, _leave_it_to_the_parent)
     null = os.open(os.devnull, os.O_RDONLY)
     os.dup2(null, 0)
     os.close(null)
     os.dup2(2, 1)
     sys.stdout = sys.stderr
     _function = function.load(name)
-
-
-def _leave_it_to_the_parent(signum: int, frame: FrameType | None) -> None:
-    global _interrupted
-    _interrupted = True
-
-
-def _await_the_end() -> None:
-    """Begins no task after a Ctrl-C: what it starts, no second Ctrl-C would end."""
-    global _interrupted
-    time.sleep(GRACE)
-    _interrupted = False  # so it was meant for this worker alone, and nothing ends
 
 
 # The tasks: one target for each kind of record.
@@ -82,8 +62,6 @@ def on_unreadable(error: OSError) -> NoReturn:
 
 
 def _apply(argument: Any) -> bytes:
-    if _interrupted:
-        _await_the_end()
     value = _function(argument)
     text = _to_json(value)
     try:
