@@ -13,6 +13,7 @@ from os import strerror as os_strerror
 
 from celery_pool import einfo as _einfo
 from celery_pool import errors as _errors
+from celery_pool import forkguard as _forkguard
 from celery_pool import foreign as _foreign
 from celery_pool import functions as _functions
 from celery_pool import remote as _remote

@@ -151,9 +151,11 @@ cdef class Core:
         self.table = Table([])
         self.patience.spin_ns = 2000
         self.patience.yields = 100
-        check_fd(cp_bell_create(self.bell))
-        check_fd(cp_bell_create(self.reaper_bell))
-        self.segment_fd = check_fd(cp_shm_create(b"celery_pool", CP_ARENA_SIZE))
+        with _forkguard.lock:
+            check_fd(cp_bell_create(self.bell))
+            check_fd(cp_bell_create(self.reaper_bell))
+            self.segment_fd = check_fd(cp_shm_create(b"celery_pool", CP_ARENA_SIZE))
+            _forkguard.guard(self)
         self.control = <cp_control *> map_segment(self.segment_fd, CP_PAGE, PROT_READ | PROT_WRITE)
         cp_shm_keep_private(self.control, CP_PAGE)
         self.control.magic = CP_MAGIC

@@ -67,7 +67,7 @@ cdef class WorkerEnd:
 
     def start_failed(self, bytes error not None):
         """It has not; `error` is remote.dump_error's."""
-        worker_say(self, CP_START_FAILED, error[:self.longest])
+        worker_say(self, CP_START_FAILED, error)
 
     def serve(self):
         """Runs tasks until the parent says stop."""
@@ -286,11 +286,15 @@ cdef inline void worker_publish(WorkerEnd end, cp_frame *out, int kind, uint16_t
 
 cdef int worker_say(WorkerEnd end, int kind, bytes data) except -1:
     cdef cp_frame *out = NULL
-    cdef uint64_t length = <uint64_t> PyBytes_GET_SIZE(data) if data is not None else 0
+    cdef uint16_t flags = 0
+    cdef uint64_t length = 0
+    if data is not None:
+        data = fitted(end, data, &flags)
+        length = <uint64_t> PyBytes_GET_SIZE(data)
     worker_reserve(end, length, &out)
     if length:
         memcpy(out + 1, PyBytes_AS_STRING(data), length)
-    worker_publish(end, out, kind, 0, NULL)
+    worker_publish(end, out, kind, flags, NULL)
     return 0
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import select
 import signal
 from dataclasses import dataclass, field
 
@@ -11,6 +12,9 @@ from ._poolcore import Channel
 
 #: How long the text of a stack may take to arrive, and to be complete, in seconds.
 STACK_ARRIVES, STACK_COMPLETE = 0.1, 0.002
+
+#: How long SIGKILL may take to take effect, in milliseconds.
+LONGEST_DEATH = 5000
 
 
 @dataclass(eq=False)
@@ -55,6 +59,13 @@ class WorkerProcess:
             fd, self.lifeline = self.lifeline, -1
             if fd >= 0:
                 os.close(fd)
+
+    def wait(self) -> None:
+        """Until it is dead; after kill()."""
+        if self.pidfd >= 0 and not self.dead:
+            poll = select.poll()
+            poll.register(self.pidfd, select.POLLIN)
+            poll.poll(LONGEST_DEATH)
 
     def end_with(self, why: str, signum: int, now: float, grace: float) -> None:
         """`signum` now, SIGKILL after `grace` seconds."""

@@ -72,7 +72,10 @@ def without_core_frames(tb: TracebackType | None) -> TracebackType | None:
 
 def load_error(data: bytes) -> BaseException:
     """In the parent: the exception, with the worker's traceback as its cause."""
-    type_name, message, text, why, pickled = pickle.loads(data)
+    try:
+        type_name, message, text, why, pickled = pickle.loads(data)
+    except Exception as problem:  # no worker of ours wrote that
+        return decoding_error(problem)
     exception: object = None
     if pickled:
         try:

@@ -105,6 +105,7 @@ class Supervisor:
         self.reason: Reason = (PoolTerminated, ("the pool was terminated",))
         self.start_error: BaseException | None = None
         self.started = threading.Event()  # all workers ready once, or start_error set
+        self.at_exit = False  # ended because the interpreter does
         self._pid = os.getpid()
         self._serials = itertools.count(1)
         self._budget = RestartBudget(policy.max_restarts, policy.restart_window)
@@ -117,7 +118,6 @@ class Supervisor:
         with forkguard.lock:
             self._bell, self._ring = os.pipe()
             self._end_seen, self._end = os.pipe()  # the latter is closed at the end
-            forkguard.guard(core)
             forkguard.guard(self)
         os.set_blocking(self._bell, False)
         os.set_blocking(self._ring, False)
@@ -194,8 +194,8 @@ class Supervisor:
 
     def join(self, timeout: float | None) -> bool:
         """Waits until the workers are gone and everything in flight has its end;
-        not from one of our own threads. Takes no lock."""
-        if not self.is_own_thread():
+        not from the supervisor's thread. Takes no lock."""
+        if threading.current_thread() is not self._supervisor:
             poll = select.poll()
             poll.register(self._end_seen, select.POLLIN)
             poll.poll(None if timeout is None else max(0.0, timeout) * 1000)
@@ -441,25 +441,41 @@ class Supervisor:
 
     def _run(self) -> None:
         try:
-            while not self._finished():
-                for key, _ in self._selector.select(self._sleep()):
-                    if key.fd == self._bell:
-                        with contextlib.suppress(BlockingIOError):
-                            os.read(self._bell, 4096)
-                    elif key.fileobj is self._sock:
-                        self._hear_template()
-                    elif key.fd == key.data.pidfd:
-                        self._worker_died(key.data)
-                    else:
-                        self._forget_stack(key.data)
-                        key.data.stack_arrives(time.monotonic())
-                self._look_at_workers()
-                self._look_at_limits()
-                self._look_at_memory()
-                self._replenish()
-                self._shrink()
+            self._watch()
+        except BaseException as error:  # a defect of ours: nobody may wait for ever
+            self.core.logger.critical("the supervisor has failed", exc_info=error)
+            self.reason = (CrashLoopError, ("the supervisor has failed", error))
+            self.core.break_pool(self.reason)
+            self._abandon()
         finally:
             self._finish()
+
+    def _watch(self) -> None:
+        while not self._finished():
+            for key, _ in self._selector.select(self._sleep()):
+                if key.fd == self._bell:
+                    with contextlib.suppress(BlockingIOError):
+                        os.read(self._bell, 4096)
+                elif key.fileobj is self._sock:
+                    self._hear_template()
+                elif key.fd == key.data.pidfd:
+                    self._worker_died(key.data)
+                else:
+                    self._forget_stack(key.data)
+                    key.data.stack_arrives(time.monotonic())
+            self._look_at_workers()
+            self._look_at_limits()
+            self._look_at_memory()
+            self._replenish()
+            self._shrink()
+
+    def _abandon(self) -> None:
+        """Kills the workers and recovers what they had, with no other help."""
+        self.phase = Phase.KILLING
+        for worker in self.workers.values():
+            worker.kill()
+            worker.wait()
+            self.core.recover(worker.channel, self.reason, False)
 
     def _finished(self) -> bool:
         return self.phase in (Phase.STOPPING, Phase.KILLING) and not self.workers

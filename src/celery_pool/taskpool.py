@@ -230,15 +230,19 @@ class TaskPool(TaskPoolBase):
         with self._run_lock:
             if self._supervisor is not None and not self._supervisor.has_ended:
                 raise PoolRunning("the pool is running, or has not ended yet")
-            old = self._core
-            core = self._new_core(old.limit, old.last_tid)
+            core = self._core
+            if core.state != PoolState.IDLE:
+                core = self._core = self._new_core(core.limit, core.last_tid)
             core.state = PoolState.STARTING
             supervisor = Supervisor(
                 core, self._plan, self._policy, self._context, self.processes
             )
-            supervisor.start()
+            try:
+                supervisor.start()
+            except BaseException:
+                self._core = self._new_core(core.limit, core.last_tid)
+                raise
             core.state = PoolState.RUNNING
-            self._core = core
             self._supervisor = supervisor
             self._finalizer = util.Finalize(self, _end, args=(core, supervisor), exitpriority=15)
 
@@ -365,8 +369,14 @@ class TaskPool(TaskPoolBase):
             self.terminate()
 
     def __del__(self) -> None:
+        # the finalizer may have run before us, but only a proper end takes it away
         supervisor = getattr(self, "_supervisor", None)
-        if supervisor is not None and not supervisor.has_ended and supervisor.in_own_process():
+        if (
+            supervisor is not None
+            and self._finalizer is not None
+            and supervisor.in_own_process()
+            and not supervisor.at_exit
+        ):
             warnings.warn(f"unclosed running pool {self!r}", ResourceWarning, source=self, stacklevel=2)
 
     def __repr__(self) -> str:
@@ -477,6 +487,7 @@ class TaskPool(TaskPoolBase):
 
 def _end(core: Core, supervisor: Supervisor) -> None:
     """The pool was dropped, or the interpreter ends."""
+    supervisor.at_exit = util.is_exiting()
     if not supervisor.has_ended:
         core.state = PoolState.TERMINATED
         core.wake()

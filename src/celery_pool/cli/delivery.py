@@ -9,7 +9,7 @@ from celery_pool.cli.failures import Failure
 from celery_pool.cli.output import Channel
 
 WINDOW = 1 << 14  # outcomes after the first missing one that are kept back, and in flight, at most
-MEMORY = 1 << 25  # bytes of output kept back or unwritten beyond which nothing more is submitted
+MEMORY = 1 << 25  # bytes kept back or unwritten beyond which nothing more is submitted
 
 _to_json = json.JSONEncoder().encode
 
@@ -20,6 +20,7 @@ class Delivery:
     def __init__(
         self,
         output: Channel,
+        errors: Channel,
         on_failure: Callable[[Failure], None],
         *,
         envelope: bool,
@@ -29,6 +30,7 @@ class Delivery:
         self.failed = 0
         self.closed = False  # from now on failures are ours, by ending the pool early
         self._output = output
+        self._errors = errors
         self._on_failure = on_failure
         self._envelope = envelope
 
@@ -58,7 +60,7 @@ class Delivery:
 
     def crowded(self, index: int) -> bool:
         """Whether the task with this index should wait before it is submitted."""
-        return self._output.unwritten > MEMORY
+        return self._output.unwritten + self._errors.unwritten > MEMORY
 
     def _add(self, index: int, line: bytes) -> None:
         if line:
@@ -71,17 +73,19 @@ class OrderedDelivery(Delivery):
     def __init__(
         self,
         output: Channel,
+        errors: Channel,
         on_failure: Callable[[Failure], None],
         *,
         envelope: bool,
     ) -> None:
-        super().__init__(output, on_failure, envelope=envelope)
+        super().__init__(output, errors, on_failure, envelope=envelope)
         self._next = 0  # index of the first outcome that is missing
         self._early: dict[int, bytes] = {}
         self._early_bytes = 0
 
     def crowded(self, index: int) -> bool:
-        return index >= self._next + WINDOW or self._output.unwritten + self._early_bytes > MEMORY
+        unwritten = self._output.unwritten + self._errors.unwritten
+        return index >= self._next + WINDOW or unwritten + self._early_bytes > MEMORY
 
     def _add(self, index: int, line: bytes) -> None:
         early = self._early

@@ -53,9 +53,9 @@ class Failure:
 
     def as_line(self, source: str, number: int | None) -> str:
         place = printable(source) if number is None else f"{printable(source)}:{number}"
-        message = printable(self.message)
-        if len(message) > MESSAGE_LENGTH:
-            message = message[:MESSAGE_LENGTH] + " ..."
+        message = printable(self.message[:MESSAGE_LENGTH])
+        if len(self.message) > MESSAGE_LENGTH:
+            message += " ..."
         return f"task {self.index} ({place}): {self.type}: {message}".rstrip(": ")
 
     def as_document(self, source: str, number: int | None) -> str:

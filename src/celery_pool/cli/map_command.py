@@ -127,7 +127,9 @@ class Mapping:
         self._output, self._errors = _channels(options)
         self._stopper = Stopper()
         kind = Delivery if options.unordered else OrderedDelivery
-        self._delivery = kind(self._output, self._on_failure, envelope=options.envelope)
+        self._delivery = kind(
+            self._output, self._errors, self._on_failure, envelope=options.envelope
+        )
         self._progress = Progress(self._delivery, self._records.total)
         self._writer = Writer([self._output, self._errors], self._progress, self._on_write_error)
 

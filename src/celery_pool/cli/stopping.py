@@ -5,6 +5,7 @@ from __future__ import annotations
 import enum
 import os
 import signal
+import sys
 import threading
 from collections.abc import Callable
 from types import FrameType, TracebackType
@@ -12,6 +13,7 @@ from typing import Any
 
 from celery_pool.cli.usage import EXIT_SIGNAL
 
+AGAIN = 0.01  # seconds
 SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 
 
@@ -45,12 +47,14 @@ class Stopper:
         self._own_signals = 0  # sent by request() and not yet handled
         self._over = False
         self._previous: dict[int, Any] = {}
+        self._previous_hook = sys.unraisablehook
 
     def __enter__(self) -> Stopper:
         for signum in SIGNALS:
             # Whoever ignores SIGHUP or SIGTERM (nohup) keeps on; SIGINT serves request(), too.
             if signum == signal.SIGINT or signal.getsignal(signum) != signal.SIG_IGN:
                 self._previous[signum] = signal.signal(signum, self._on_signal)
+        self._previous_hook, sys.unraisablehook = sys.unraisablehook, self._on_unraisable
         return self
 
     def __exit__(
@@ -60,6 +64,7 @@ class Stopper:
         traceback: TracebackType | None,
     ) -> None:
         self.over()
+        sys.unraisablehook = self._previous_hook
         for signum, handler in self._previous.items():
             signal.signal(signum, handler)
 
@@ -73,14 +78,29 @@ class Stopper:
             if self._over or self.reason is not None:
                 return
             self.reason = reason
-            self._own_signals += 1
-            if self._main is not None:
-                signal.pthread_kill(self._main, signal.SIGINT)
+            self._signal_main()
 
     def over(self) -> None:
         """Only the clean-up is left: from now on, a signal ends the process on the spot."""
         with self._lock:
             self._over = True
+
+    def _signal_main(self) -> None:
+        self._own_signals += 1
+        if self._main is not None:
+            signal.pthread_kill(self._main, signal.SIGINT)
+
+    def _on_unraisable(self, unraisable: Any) -> None:
+        """`Stopped` went where exceptions have no effect, as in a destructor: once more, then."""
+        if isinstance(unraisable.exc_value, Stopped):
+            threading.Timer(AGAIN, self._stop_again).start()
+        else:
+            self._previous_hook(unraisable)
+
+    def _stop_again(self) -> None:
+        with self._lock:
+            if not self._over:
+                self._signal_main()
 
     def _on_signal(self, signum: int, frame: FrameType | None) -> None:
         if os.getpid() != self._pid:
