@@ -124,6 +124,7 @@ cdef class Core:
     cdef bint reaper_polls          # it sleeps on the doorbells
     cdef uint64_t epoch             # of the last park
     cdef cp_patience patience
+    cdef cp_patience reaper_patience
     cdef cp_word kick               # raised when the leader shall look again
     cdef cp_word inside             # callers inside a wait
     cdef cp_word gathered           # collected by callers
@@ -149,8 +150,7 @@ cdef class Core:
         self.expiring = []
         self.condemned = []
         self.table = Table([])
-        self.patience.spin_ns = 2000
-        self.patience.yields = 100
+        self.set_patience(2000, 100)
         with _forkguard.lock:
             check_fd(cp_bell_create(self.bell))
             check_fd(cp_bell_create(self.reaper_bell))
@@ -215,8 +215,8 @@ cdef class Core:
 
     def set_patience(self, uint64_t spin_ns, uint32_t yields):
         """How long a waiting caller spins, and how often it yields, before it parks."""
-        self.patience.spin_ns = spin_ns
-        self.patience.yields = yields
+        cp_patience_init(&self.patience, spin_ns, yields)
+        cp_patience_init(&self.reaper_patience, spin_ns, yields)
 
     def attach(self, Channel channel):
         """The worker is about to be started: its completions are looked at."""

@@ -146,16 +146,16 @@ cdef extern from "_poolcore/wait.h" nogil:
     int cp_die_with(int)
 
     ctypedef struct cp_patience:
-        uint64_t spin_ns
-        uint32_t yields
+        pass
+    void cp_patience_init(cp_patience *, uint64_t, uint32_t)
     ctypedef struct cp_ringer:
         const cp_word *epoch
         uint64_t rung
         int fd
     void cp_ring_if_parked(cp_ringer *)
     ctypedef bint (*cp_condition)(void *)
-    bint cp_wait_awake(cp_patience, cp_condition, void *)
-    void cp_park(cp_word *, uint64_t, int, int, cp_condition, void *, int64_t)
+    bint cp_wait_awake(const cp_patience *, cp_condition, void *)
+    void cp_park(cp_word *, uint64_t, int, int, cp_condition, void *, int64_t, cp_patience *)
     void cp_unpark(cp_word *, int)
     bint cp_has_submission(void *)
     ctypedef struct cp_room:

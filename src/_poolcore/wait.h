@@ -11,10 +11,27 @@
 #include "platform.h"
 #include "ring.h"
 
+/* Yielding pays only where waits are short, and costs CPU where they are long:
+ * a wait that ended in a long sleep halves the next one's yields, a short sleep
+ * brings all of them back. */
 typedef struct {
     uint64_t spin_ns;    /* spin this long ... */
-    uint32_t yields;     /* ... then give the CPU away this often, then park */
+    uint32_t yields;     /* ... then give the CPU away this often at most, then park */
+    uint32_t yields_now; /* this often, as things are */
 } cp_patience;
+
+#define CP_SHORT_SLEEP 50000u   /* ns; about what parking and waking cost */
+
+static inline void cp_patience_init(cp_patience *p, uint64_t spin_ns, uint32_t yields)
+{
+    p->spin_ns = spin_ns;
+    p->yields = p->yields_now = yields;
+}
+
+static inline void cp_patience_slept(cp_patience *p, uint64_t ns)
+{
+    p->yields_now = ns < CP_SHORT_SLEEP ? p->yields : p->yields_now / 2;
+}
 
 /* Ringer's side of one peer. */
 typedef struct {
@@ -36,10 +53,10 @@ static inline void cp_ring_if_parked(cp_ringer *r)
 typedef bool (*cp_condition)(void *context);
 
 /* Spins and yields until the condition holds; false when patience has ended. */
-static inline bool cp_wait_awake(cp_patience patience, cp_condition holds, void *context)
+static inline bool cp_wait_awake(const cp_patience *patience, cp_condition holds, void *context)
 {
-    if (patience.spin_ns) {
-        uint64_t end = cp_now() + patience.spin_ns;
+    if (patience->spin_ns) {
+        uint64_t end = cp_now() + patience->spin_ns;
         do {
             for (int i = 0; i < 8; i++) {
                 if (holds(context))
@@ -48,7 +65,7 @@ static inline bool cp_wait_awake(cp_patience patience, cp_condition holds, void 
             }
         } while (cp_now() < end);
     }
-    for (uint32_t i = 0; i < patience.yields; i++) {
+    for (uint32_t i = 0; i < patience->yields_now; i++) {
         if (holds(context))
             return true;
         sched_yield();
@@ -59,11 +76,14 @@ static inline bool cp_wait_awake(cp_patience patience, cp_condition holds, void 
 /* Parks until rung (at either bell), interrupted or timed out, unless the
  * condition holds already. The caller unparks. */
 static inline void cp_park(cp_word *own_epoch, uint64_t epoch, int bell, int second_bell,
-                           cp_condition holds, void *context, int64_t timeout_ns)
+                           cp_condition holds, void *context, int64_t timeout_ns,
+                           cp_patience *patience)
 {
+    uint64_t begin = cp_now();
     cp_publish(own_epoch, epoch);
     if (!holds(context))
         cp_bell_wait(bell, second_bell, timeout_ns);
+    cp_patience_slept(patience, cp_now() - begin);
 }
 
 static inline void cp_unpark(cp_word *own_epoch, int bell)

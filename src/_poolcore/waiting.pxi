@@ -231,7 +231,7 @@ cdef void lead(Core core, Waiter *w, int64_t timeout) noexcept:
     published or somebody kicks."""
     cdef cp_any look
     cdef Table table = core.table       # stays mapped while we look
-    cdef cp_patience patience = core.patience
+    cdef cp_patience *patience = &core.patience
     cdef bint parked = False
     cdef int second_bell = -1
     if core.leader != NULL:             # the reaper, parked: no more rings for it
@@ -239,6 +239,7 @@ cdef void lead(Core core, Waiter *w, int64_t timeout) noexcept:
     core.leader = w
     if w == core.reaper:
         core.reaper_polls = True
+        patience = &core.reaper_patience
         second_bell = core.reaper_bell[0]
     what_leader_awaits(core, table, &look)
     if core.imbalanced:                 # somebody has to look again soon
@@ -249,7 +250,7 @@ cdef void lead(Core core, Waiter *w, int64_t timeout) noexcept:
         if not cp_wait_awake(patience, cp_any_pending, &look):
             parked = True
             cp_park(&core.control.parent_epoch, epoch, core.bell[0], second_bell,
-                    cp_any_pending, &look, timeout)
+                    cp_any_pending, &look, timeout, patience)
     if w == core.reaper:
         core.reaper_polls = False
     if core.leader == w:                # nobody took the lead from us

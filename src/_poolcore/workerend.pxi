@@ -46,8 +46,7 @@ cdef class WorkerEnd:
         cp_producer_init(&self.completion, &self.header.completion, base + CP_PAGE + ring_size, ring_size)
         self.parent.epoch = &self.control.parent_epoch
         self.parent.fd = parent_bell
-        self.patience.spin_ns = spin_ns
-        self.patience.yields = yields
+        cp_patience_init(&self.patience, spin_ns, yields)
         self.longest = cp_ring_longest(ring_size)
         arena_init(&self.results, segment_fd, self.size)
         self.bell = bell
@@ -142,8 +141,9 @@ cdef void worker_wait(WorkerEnd end, cp_condition condition, void *context) noex
     """Until the condition holds, or something else happened: look again."""
     end.epoch += 1
     with nogil:
-        if not cp_wait_awake(end.patience, condition, context):
-            cp_park(&end.header.worker_epoch, end.epoch, end.bell, -1, condition, context, -1)
+        if not cp_wait_awake(&end.patience, condition, context):
+            cp_park(&end.header.worker_epoch, end.epoch, end.bell, -1, condition, context, -1,
+                    &end.patience)
             cp_unpark(&end.header.worker_epoch, end.bell)
 
 
