@@ -1,0 +1,26 @@
+"""Everything that is measured side by side: named here, one file each."""
+
+import importlib
+
+from contenders.base import Contender
+
+MODULES = {
+    "celery_pool": "ours",
+    "multiprocessing": "multiprocessing_pool",
+    "concurrent.futures": "futures_executor",
+    "billiard": "billiard_pool",
+    "loky": "loky_executor",
+    "pebble": "pebble_pool",
+    "mpire": "mpire_pool",
+    "plain_taskpool": "plain_taskpool",
+    "raw_pipe": "raw_pipe",
+    "unpooled": "unpooled",
+    "inline": "inline",
+}
+
+
+def load(name: str) -> type[Contender]:
+    """The contender of that name; ImportError says what is not installed."""
+    contender: type[Contender] = importlib.import_module(f"contenders.{MODULES[name]}").CONTENDER
+    assert contender.name == name
+    return contender

@@ -1,0 +1,16 @@
+"""billiard.Pool."""
+
+import billiard
+
+from contenders.base import PoolLike
+
+
+class BilliardPool(PoolLike):
+    name = "billiard"
+    distribution = "billiard"
+
+    def _open(self, processes: int, context: str) -> None:
+        self._pool = billiard.get_context(context).Pool(processes)
+
+
+CONTENDER = BilliardPool

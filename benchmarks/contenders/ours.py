@@ -1,0 +1,52 @@
+"""celery_pool.TaskPool."""
+
+from typing import Any
+
+from celery_pool import TaskPool
+from contenders.base import Callback, Contender, Function, Waitable
+
+UNBOUNDED_LIMIT = 100_000  # what "in flight unbounded" means for a pool that has a limit
+
+
+class CeleryPool(Contender):
+    name = "celery_pool"
+    distribution = "celery-pool"
+    survives_kill = True
+
+    def start(self, processes: int, in_flight: int | None, context: str) -> None:
+        self._pool = TaskPool(in_flight or UNBOUNDED_LIMIT, processes=processes, context=context)
+        self._pool.run()
+
+    def submit(
+        self,
+        function: Function,
+        args: tuple[Any, ...],
+        callback: Callback,
+        errback: Callback | None = None,
+    ) -> None:
+        self._pool.apply_async(function, args, callbacks=[callback], errbacks=errback and [errback])
+
+    def submit_many(
+        self, function: Function, args: tuple[Any, ...], callback: Callback, count: int
+    ) -> None:
+        apply_async, callbacks = self._pool.apply_async, [callback]
+        for _ in range(count):
+            apply_async(function, args, callbacks=callbacks)
+
+    def wait_all(self, done: Waitable) -> None:
+        while self._pool.wait_for_result():
+            pass
+        done.wait()  # a callback may still be running in the background reaper
+
+    def round_trip(self, function: Function, args: tuple[Any, ...]) -> Any:
+        return self._pool.apply_async(function, args).get()
+
+    def close(self) -> None:
+        self._pool.close()
+        self._pool.join()
+
+    def pids(self) -> list[int]:
+        return list(self._pool.get_worker_pids())
+
+
+CONTENDER = CeleryPool

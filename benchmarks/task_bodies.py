@@ -1,0 +1,42 @@
+"""What the workers run. A module of its own, so that every start method can import it by name."""
+
+import functools
+import time
+from typing import Any
+
+
+def noop(*args: Any) -> None:
+    """Nothing: all that is left is the pool's own cost."""
+
+
+def echo(value: Any) -> Any:
+    """Sends its argument back."""
+    return value
+
+
+def size_of(data: Any) -> int:
+    """Takes a payload and answers with a number: payload to the worker only."""
+    return len(data)
+
+
+@functools.lru_cache(maxsize=1)
+def make_payload(size: int, kind: str) -> Any:
+    """Builds `size` bytes, once in a worker: payload back only."""
+    if kind == "ndarray":
+        import numpy
+
+        return numpy.arange(size // 8, dtype=numpy.int64)
+    return bytes(size)
+
+
+def burn(iterations: int) -> int:
+    """A fixed amount of work: unlike a wait by the clock it takes longer on a shared core."""
+    total = 0
+    for number in range(iterations):
+        total += number & 7
+    return total
+
+
+def nap(seconds: float) -> None:
+    """Holds a worker without using its core."""
+    time.sleep(seconds)
