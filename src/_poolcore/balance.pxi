@@ -12,18 +12,15 @@ cdef void rebalance(Core core) noexcept:
     cdef AsyncResult job
     cdef uint64_t start
     cdef uint32_t i, most = 1
-    cdef bint idle = False
     core.imbalanced = False
-    if core.in_flight <= 1:
+    if core.in_flight <= 1 or not somebody_idle(table):
         return
     for i in range(table.count):
         channel = <Channel> table.items[i]
-        if channel.load == 0:
-            idle = idle or channel.open
-        elif channel.load > most:
+        if channel.load > most and channel.open:
             busiest = channel
             most = channel.load
-    if not idle or busiest is None:
+    if busiest is None:
         return
     if most < MANY_QUEUED:
         job = journal_first(busiest)
@@ -34,6 +31,37 @@ cdef void rebalance(Core core) noexcept:
             return
     take_back(core, busiest, most // 2)
     refill(core)
+
+
+cdef inline bint somebody_idle(Table table) noexcept:
+    cdef uint32_t i
+    for i in range(table.count):
+        if (<Channel> table.items[i]).open and (<Channel> table.items[i]).load == 0:
+            return True
+    return False
+
+
+cdef void look_at_unclaimed(Core core) noexcept:
+    """A worker that has not claimed its next task between two looks is stopped, or
+    gets no CPU: what it has goes to those that are idle."""
+    cdef Table table = core.table
+    cdef Channel channel
+    cdef AsyncResult job
+    cdef uint32_t i
+    cdef bint idle = somebody_idle(table)
+    for i in range(table.count):
+        channel = <Channel> table.items[i]
+        job = journal_first(channel)
+        if job is None or cp_observe(&frame_of(job).claim) != cp_claim(job.number, CP_READY):
+            channel.unclaimed = 0
+        elif channel.unclaimed != job.number:
+            channel.unclaimed = job.number
+        elif idle and channel.open:
+            # closed for as long as the tasks are placed anew, so that they do not come back
+            channel.open = False
+            take_back(core, channel, 0xffffffff)
+            refill(core)
+            channel.open = True
 
 
 cdef void take_back(Core core, Channel channel, uint32_t most) noexcept:
@@ -65,17 +93,27 @@ cdef int retire(Core core, Channel channel) except -1:
     return 0
 
 
-cdef tuple pending_metas(Core core):
+cdef tuple give_up_pending(Core core):
     cdef Channel channel
     cdef AsyncResult job
     cdef PyObject *at
+    cdef uint64_t patience = cp_now() + 10 * TICK_NS
     cdef list waiting = [], running = []
     for channel in core.table.channels:
         channel.open = channel.spare = False
         take_back(core, channel, 0xffffffff)
-        job = journal_first(channel)
-        if job is not None and job.state == PENDING:
-            running.append(job_meta(job))
+    for channel in core.table.channels:
+        while True:
+            collect(core, True)
+            job = journal_first(channel)
+            if job is None:
+                break
+            if job.marks & DOOMED or doom(core, job, (_errors.PoolTerminated, ("the pool was drained",))):
+                running.append(job_meta(job))
+                break
+            if cp_now() > patience:     # done, but not published: it is stopped right there
+                running.append(job_meta(job))
+                break
     at = core.backlog.first
     while at != NULL:
         waiting.append(job_meta(<AsyncResult> at))

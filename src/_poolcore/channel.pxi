@@ -29,6 +29,7 @@ cdef class Channel:
     cdef uint64_t nearly            # given so many: its successor is started
     cdef bint stop_due              # STOP has to be pushed when there is room
     cdef bint stopped               # STOP has been pushed
+    cdef uint64_t unclaimed         # tid that was its next, unclaimed, at the last look; 0: none
     cdef uint64_t soft_next         # when the soft limit of its task is signalled again
     cdef readonly bint open         # takes tasks
     cdef readonly bint spare        # could take tasks, but there are workers enough

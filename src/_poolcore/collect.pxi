@@ -13,6 +13,8 @@ cdef uint64_t collect(Core core, bint foreground) noexcept:
         refill(core)
     elif core.imbalanced or core.collected != before:
         rebalance(core)
+    if core.collected != before:
+        core.look_after = TICK_NS
     if foreground:
         cp_bump(&core.gathered, core.collected - before)
     before = core.collected - before

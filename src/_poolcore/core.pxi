@@ -83,6 +83,7 @@ cdef class Core:
     cdef readonly list condemned    # (channel, signal): for the supervisor to kill
     cdef readonly object broken     # why the pool is BROKEN
     cdef bint imbalanced            # a worker is idle while tasks wait at another
+    cdef int64_t look_after         # ns until a leader to whom nothing happens looks by itself
     cdef bint watch_first           # the supervisor wants to know when work begins
 
     # jobs
@@ -147,6 +148,7 @@ cdef class Core:
         self.longest = cp_ring_longest(ring_size)
         self.functions = {}
         self.max_bytes = self.shortest = self.next_check = UNLIMITED
+        self.look_after = TICK_NS
         self.expiring = []
         self.condemned = []
         self.table = Table([])
@@ -264,11 +266,10 @@ cdef class Core:
         self.condemned = []
         return condemned
 
-    def pending_metas(self):
-        """(not started, running): metas of the tasks in flight. The former never
-        start: they wait for their end in the backlog, which takes no part in
-        anything any more."""
-        return pending_metas(self)
+    def give_up_pending(self):
+        """Decides the end of everything in flight; the caller kills the workers.
+        Returns the metas of (tasks that will never start, tasks that are running)."""
+        return give_up_pending(self)
 
     def set_limits(self, soft, hard, max_bytes, bint watch_first):
         """Pool-wide limits: seconds or None, bytes or None."""

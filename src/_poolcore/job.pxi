@@ -2,7 +2,7 @@
 
 import multiprocessing.pool
 import threading
-from signal import SIGTERM
+from signal import SIGTERM, valid_signals
 
 cdef object _mp_async_result = multiprocessing.pool.AsyncResult
 
@@ -133,6 +133,8 @@ cdef class AsyncResult:
         pool's grace, SIGKILL; another worker takes its place. One that has not
         started never does. Returns False if the task has ended already."""
         check_process(self.core)
+        if signum not in valid_signals():
+            raise ValueError(f"{signum!r} is not a signal")
         return terminate(self, signum)
 
     def get(self, timeout=None):

@@ -22,6 +22,8 @@ cdef bint doom(Core core, AsyncResult job, tuple reason) except -1:
     job.payload = reason
     job.marks |= DOOMED
     job.channel.open = False
+    take_back(core, job.channel, 0xffffffff)
+    refill(core)
     return True
 
 

@@ -29,6 +29,8 @@ cdef struct Waiter:
 cdef enum:
     TICK_NS = 1000000           # how often a reaper that keeps away looks
     QUIET_TICKS = 20            # then it sleeps until a caller leaves
+    LAZY_LOOK_NS = 10000000     # a leader looks by itself while tasks run, from this often
+    LONGEST_LOOK_NS = 1000000000    # ... to this, if nothing happens
 
 # The main thread looks for signals this often, should one arrive between its
 # last check and its sleep.
@@ -234,6 +236,7 @@ cdef void lead(Core core, Waiter *w, int64_t timeout) noexcept:
     cdef cp_patience *patience = &core.patience
     cdef bint parked = False
     cdef int second_bell = -1
+    cdef int64_t own_look
     if core.leader != NULL:             # the reaper, parked: no more rings for it
         cp_publish(&core.control.parent_epoch, 0)
     core.leader = w
@@ -242,8 +245,10 @@ cdef void lead(Core core, Waiter *w, int64_t timeout) noexcept:
         patience = &core.reaper_patience
         second_bell = core.reaper_bell[0]
     what_leader_awaits(core, table, &look)
-    if core.imbalanced:                 # somebody has to look again soon
-        timeout = sooner(timeout, TICK_NS)
+    if core.in_flight:                  # not everything that may happen rings
+        own_look = core.look_after if core.imbalanced or core.backlog.count else max(
+            core.look_after, LAZY_LOOK_NS)
+        timeout = sooner(timeout, own_look)
     core.epoch += 1
     cdef uint64_t epoch = core.epoch
     with nogil:
@@ -257,6 +262,9 @@ cdef void lead(Core core, Waiter *w, int64_t timeout) noexcept:
         if parked:
             cp_unpark(&core.control.parent_epoch, core.bell[0])
         core.leader = NULL
+    if parked and core.in_flight and not cp_any_pending(&look):
+        core.look_after = min(2 * core.look_after, LONGEST_LOOK_NS)
+        look_at_unclaimed(core)
 
 
 cdef int follow(Waiter *w, int64_t timeout) except -1:

@@ -13,6 +13,7 @@ from ._poolcore import Channel
 #: How long the text of a stack may take to arrive, and to be complete, in seconds.
 STACK_ARRIVES, STACK_COMPLETE = 0.1, 0.002
 
+NEVER = float("inf")
 #: How long SIGKILL may take to take effect, in milliseconds.
 LONGEST_DEATH = 5000
 
@@ -34,6 +35,8 @@ class WorkerProcess:
     pidfd: int = -1
     ready: bool = False
     dead: bool = False
+    orphan: bool = False  # its template is gone, and with it the exit code
+    leave_by: float = NEVER  # when it is killed that does not leave, monotonic seconds
     exitcode: int | None = None
     bury_at: float = 0.0  # when to give up waiting for the exit code, monotonic seconds
     why: str | None = None  # we end it: the key under which its exit is counted
@@ -43,13 +46,18 @@ class WorkerProcess:
     def send(self, signum: int) -> None:
         if self.dead or not self.pid:
             return
+        if self.group and signum in (signal.SIGTERM, signal.SIGKILL):
+            self.kill_group(signum)
         with contextlib.suppress(ProcessLookupError):
-            if self.group and signum == signal.SIGKILL:
-                os.killpg(self.pid, signum)
             if self.pidfd >= 0:
                 signal.pidfd_send_signal(self.pidfd, signum)
             else:  # this platform has none; the template has not reaped it yet
                 os.kill(self.pid, signum)
+
+    def kill_group(self, signum: int = signal.SIGKILL) -> None:
+        """What its tasks have left in its group, too."""
+        with contextlib.suppress(ProcessLookupError, PermissionError):
+            os.killpg(self.pid, signum)
 
     def kill(self) -> None:
         """SIGKILL now, also if its pid is not known yet."""

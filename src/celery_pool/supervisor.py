@@ -18,7 +18,9 @@ import socket
 import threading
 import time
 from collections import Counter
+from collections.abc import Iterator
 from dataclasses import dataclass
+from multiprocessing import resource_tracker
 from multiprocessing.context import BaseContext
 from multiprocessing.process import BaseProcess
 from typing import Any
@@ -34,7 +36,7 @@ from .errors import (
     describe_exit,
 )
 from .memory import OutOfMemoryKills, anonymous_kib
-from .processes import WorkerProcess
+from .processes import NEVER, WorkerProcess
 from .restarts import RestartBudget
 from .worker import ATTACH_FAILED, WorkerPlan
 
@@ -44,12 +46,12 @@ EXIT_CODE_WAIT = 0.5
 TEMPLATE_GRACE = 2.0
 #: How long the template may be unable to take a request, in seconds.
 TEMPLATE_STUCK = 10.0
+#: The supervisor looks at everything this often at least, in seconds.
+LONGEST_SLEEP = 3600.0
 #: How often workers' memory is looked at while tasks run, in seconds.
 MEMORY_INTERVAL = 0.1
 #: How long callbacks may still run after the end of the workers, in seconds.
 REAPER_GRACE = 5.0
-
-NEVER = float("inf")
 
 _packet_socket = getattr(socket, "SOCK_SEQPACKET", socket.SOCK_DGRAM)
 
@@ -72,6 +74,7 @@ class Policy:
     max_memory: int | None
     memory_kill: int | None
     kill_grace: float
+    leave_timeout: float
     max_restarts: int
     restart_window: float
 
@@ -198,7 +201,10 @@ class Supervisor:
         if threading.current_thread() is not self._supervisor:
             poll = select.poll()
             poll.register(self._end_seen, select.POLLIN)
-            poll.poll(None if timeout is None else max(0.0, timeout) * 1000)
+            end = NEVER if timeout is None else time.monotonic() + timeout
+            while not poll.poll(1000 * min(LONGEST_SLEEP, max(0.0, end - time.monotonic()))):
+                if time.monotonic() >= end:
+                    break
         return self.phase is Phase.ENDED
 
     def join_threads(self) -> None:
@@ -245,7 +251,8 @@ class Supervisor:
             daemon=True,
         )
         try:
-            self._process.start()
+            with _without_sigint(self.context):
+                self._process.start()
         except BaseException:
             self._process = None
             self._end_template()
@@ -263,10 +270,9 @@ class Supervisor:
         process, self._process = self._process, None
         if process is None:
             return
-        process.join(TEMPLATE_GRACE)
-        if process.is_alive():
+        if not _has_exited(process):
             process.kill()
-            process.join(TEMPLATE_GRACE)
+            _has_exited(process)
         with contextlib.suppress(ValueError):  # somebody else has waited for it
             process.close()
 
@@ -276,10 +282,17 @@ class Supervisor:
         if not self.started.is_set():
             self._fail_start(StartError("the template process died before the workers were ready"))
         for worker in list(self.workers.values()):
-            if not worker.pid:
-                # its start was never confirmed; the lifeline ends it if it exists
-                worker.kill()
+            worker.orphan = True
+            if worker.dead:
                 self._bury(worker)
+            elif not worker.pid:
+                self._give_up_start(worker)
+
+    def _give_up_start(self, worker: WorkerProcess) -> None:
+        """Its start was never confirmed; the closed lifeline ends it if it exists.
+        It was given no task."""
+        worker.kill()
+        self._bury(worker)
 
     # ---- workers ----
 
@@ -309,7 +322,9 @@ class Supervisor:
                 [*self.core.worker_fds(), *channel.worker_fds(), lifeline, stack_end],
             )
         except BaseException:
-            self._bury(worker)
+            del self.workers[serial]
+            self.core.recover(channel, self.reason)
+            worker.close()
             raise
         finally:
             os.close(lifeline)
@@ -337,7 +352,9 @@ class Supervisor:
         if worker.pidfd >= 0:
             self._selector.unregister(worker.pidfd)
         worker.bury_at = time.monotonic() + EXIT_CODE_WAIT
-        if worker.exitcode is not None or self._sock is None:
+        if worker.group:
+            worker.kill_group()
+        if worker.exitcode is not None or worker.orphan:
             self._bury(worker)
 
     def _bury(self, worker: WorkerProcess) -> None:
@@ -346,6 +363,7 @@ class Supervisor:
         worker.read_stack()
         self._forget_stack(worker)
         killing = self.phase is Phase.KILLING
+        self.exits[self._exit_key(worker)] += 1
         lost_to_memory = worker.exitcode == -signal.SIGKILL and self._oom.increased()
         self.core.recover(
             worker.channel,
@@ -355,7 +373,6 @@ class Supervisor:
             not killing,
         )
         worker.close()
-        self.exits[self._exit_key(worker)] += 1
         if worker.why is None and not worker.channel.leaving and not killing:
             self._died_unplanned(worker)
 
@@ -411,6 +428,8 @@ class Supervisor:
                 if self._sock is None:
                     self._start_template()
                 self._start_worker()
+            except ConnectionError:  # the template has just died: a new one, at once
+                self._template_died()
             except OSError as error:  # no process, descriptor or memory to be had now
                 self.core.logger.warning("a worker could not be started: %s", error)
                 if self._budget.died(time.monotonic(), healthy=False):
@@ -488,14 +507,14 @@ class Supervisor:
                 due.append(worker.bury_at)
             elif worker.steps:
                 due.append(worker.steps[0][0])
-            if not worker.ready and not worker.dead:
-                due.append(worker.start_by)
+            elif worker.lifeline >= 0:
+                due.append(worker.leave_by if worker.ready else worker.start_by)
         if self.phase is Phase.RUNNING and self._missing() > 0:
             due.append(self._budget.next_start)
         if self._watches_memory() and self.core.in_flight:
             due.append(self._next_memory_look)
         soonest = min(due)
-        return None if soonest == NEVER else max(0.0, soonest - time.monotonic())
+        return None if soonest == NEVER else min(LONGEST_SLEEP, max(0.0, soonest - time.monotonic()))
 
     def _hear_template(self) -> None:
         assert self._sock is not None
@@ -534,6 +553,14 @@ class Supervisor:
                     self._bury(worker)
                 continue
             worker.take_steps(now)
+            if not worker.pid and (self.phase is Phase.KILLING or now >= worker.start_by):
+                if self.phase is not Phase.KILLING:
+                    # the template does not answer: the next one may
+                    self.core.logger.error("the template process does not answer: it is replaced")
+                    self._template_died()
+                    return
+                self._give_up_start(worker)
+                continue
             if channel.corrupt or self.phase is Phase.KILLING:
                 worker.kill()
             elif worker.pid and channel.greeted and not worker.ready:
@@ -541,6 +568,12 @@ class Supervisor:
                 self.core.ready(channel)
             elif not worker.ready and now >= worker.start_by:
                 worker.kill()
+            elif channel.leaving and channel.load == 0:
+                if worker.leave_by == NEVER:
+                    worker.leave_by = now + self.policy.leave_timeout
+                elif now >= worker.leave_by:
+                    self.core.logger.error("worker %s does not leave: it is killed", worker.pid)
+                    worker.kill()
             if self.phase is Phase.STOPPING and not channel.leaving:
                 self.core.stop_worker(channel)
         if not self.started.is_set() and all(w.ready for w in self.workers.values()):
@@ -618,3 +651,26 @@ class Supervisor:
             fd = getattr(self, name)
             setattr(self, name, -1)
             os.close(fd)
+
+
+def _has_exited(process: BaseProcess) -> bool:
+    """Within TEMPLATE_GRACE. Asks for the status: multiprocessing's join would wait
+    for a pipe that the workers keep open."""
+    end = time.monotonic() + TEMPLATE_GRACE
+    while process.exitcode is None:
+        if time.monotonic() >= end:
+            return False
+        time.sleep(0.001)
+    return True
+
+
+@contextlib.contextmanager
+def _without_sigint(context: BaseContext) -> Iterator[None]:
+    """A process started meanwhile is deaf to Ctrl-C until it has set itself up."""
+    if context.get_start_method() != "fork":
+        resource_tracker.ensure_running()  # its own start would unblock SIGINT
+    mask = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
+    try:
+        yield
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, mask)

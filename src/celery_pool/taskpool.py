@@ -20,6 +20,7 @@ from ._poolcore import AsyncResult, CallbacksIn, Core, PoolState, TaskPoolBase
 from .cpus import usable_cpus
 from .einfo import ExceptionInfo
 from .errors import PoolError, PoolRunning
+from .processes import stack_signal
 from .supervisor import Phase, Policy, Supervisor
 from .worker import WorkerPlan
 
@@ -95,6 +96,9 @@ class TaskPool(TaskPoolBase):
         TimeLimitExceeded and its worker is replaced. None: no limit.
     :param kill_grace: seconds between the signal that asks a worker to end and
         SIGKILL.
+    :param leave_timeout: seconds that a worker which was told to leave may take
+        after its last task (for `finalizer`, and processes and threads that tasks
+        have left) before it is killed.
     :param kill_group: make each worker the leader of a process group and kill the
         group with it, so that children of a task go, too.
     :param soft_signal: the signal that carries the soft limit to the worker.
@@ -135,6 +139,7 @@ class TaskPool(TaskPoolBase):
         soft_timeout: float | None = None,
         timeout: float | None = None,
         kill_grace: float = 1.0,
+        leave_timeout: float = 60.0,
         kill_group: bool = False,
         soft_signal: int = signal.SIGUSR1,
         max_bytes: int | None = None,
@@ -160,6 +165,7 @@ class TaskPool(TaskPoolBase):
         for name, seconds in (
             ("start_timeout", start_timeout),
             ("kill_grace", kill_grace),
+            ("leave_timeout", leave_timeout),
             ("restart_window", restart_window),
             ("reap_timeout", 0 if reap_timeout is None else reap_timeout),
             ("spin", 0 if spin == "auto" else spin),
@@ -179,6 +185,7 @@ class TaskPool(TaskPoolBase):
             max_memory=_count_or_none("max_memory_per_child", max_memory_per_child),
             memory_kill=_count_or_none("memory_kill", memory_kill),
             kill_grace=kill_grace,
+            leave_timeout=leave_timeout,
             max_restarts=_count("max_restarts", max_restarts),
             restart_window=restart_window,
         )
@@ -196,7 +203,7 @@ class TaskPool(TaskPoolBase):
             finalizer,
             *self._patience,
             ignore_sigint,
-            int(signal.Signals(soft_signal)),
+            _soft_signal(soft_signal),
             kill_group,
         )
         self._supervisor: Supervisor | None = None
@@ -310,15 +317,14 @@ class TaskPool(TaskPoolBase):
         if core.inside_callback:
             raise PoolError("drain() cannot be called by a callback")
         self.close()
-        before = core.reaped
+        pending = core.pending
+        not_started, running = [], []
         if core.wait_drained(timeout):
-            finished = core.reaped - before
             self.join()
-            return DrainReport(finished, [], [])
-        not_started, running = core.pending_metas()
-        finished = core.reaped - before
-        self.terminate()
-        return DrainReport(finished, not_started, running)
+        else:
+            not_started, running = core.give_up_pending()
+            self.terminate()
+        return DrainReport(pending - len(not_started) - len(running), not_started, running)
 
     def _has_ended(self, core: Core, supervisor: Supervisor) -> None:
         if core.caller_dispatches:
@@ -507,11 +513,22 @@ def _count_or_none(name: str, value: Any) -> int | None:
     return None if value is None else _count(name, value)
 
 
+def _soft_signal(number: int) -> int:
+    if number not in signal.valid_signals() or number in (
+        signal.SIGKILL,
+        signal.SIGSTOP,
+        signal.SIGCHLD,
+        stack_signal(),
+    ):
+        raise ValueError(f"soft_signal={number!r} cannot carry the soft limit")
+    return int(number)
+
+
 def _seconds(name: str, value: Any) -> None:
     if isinstance(value, bool) or not isinstance(value, (int, float)):
         raise TypeError(f"{name} must be a number, not {type(value).__name__}")
-    if not value >= 0:
-        raise ValueError(f"{name} must not be negative")
+    if not 0 <= value <= threading.TIMEOUT_MAX:
+        raise ValueError(f"{name} must be from 0 to {threading.TIMEOUT_MAX:.0f} seconds, not {value}")
 
 
 def _patience(spin: float | Literal["auto"], processes: int) -> tuple[int, int]:
