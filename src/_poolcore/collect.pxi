@@ -15,6 +15,7 @@ cdef uint64_t collect(Core core, bint foreground) noexcept:
         rebalance(core)
     if core.collected != before:
         core.look_after = TICK_NS
+        core.quiet_looks = 0
     if foreground:
         cp_bump(&core.gathered, core.collected - before)
     before = core.collected - before

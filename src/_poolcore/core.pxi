@@ -5,6 +5,8 @@
 # code) the state is whole; critical sections allocate nothing that the cycle
 # collector tracks and drop no reference to the user's objects.
 
+cdef object LARGEST_LIMIT = 1 << 62     # nobody will see the difference
+
 cpdef enum PoolState:
     IDLE
     STARTING
@@ -122,6 +124,8 @@ cdef class Core:
     cdef Waiter *leader
     cdef Waiter *reaper             # while the reaper thread waits
     cdef bint reaper_stop
+    cdef bint reaper_sleeps         # on the doorbells, without a time limit
+    cdef uint32_t quiet_looks       # of the reaper, with nothing in flight
     cdef bint reaper_polls          # it sleeps on the doorbells
     cdef uint64_t epoch             # of the last park
     cdef cp_patience patience
@@ -137,7 +141,7 @@ cdef class Core:
         self.segment_fd = self.supervisor_bell = -1
         self.bell[0] = self.bell[1] = self.reaper_bell[0] = self.reaper_bell[1] = -1
         self.fork_generation = fork_generation
-        self.limit = UNLIMITED if limit is None else limit
+        self.limit = UNLIMITED if limit is None else min(limit, LARGEST_LIMIT)
         self.callbacks_in = callbacks_in
         self.overridden = overridden
         self.logger = logger
@@ -149,6 +153,7 @@ cdef class Core:
         self.functions = {}
         self.max_bytes = self.shortest = self.next_check = UNLIMITED
         self.look_after = TICK_NS
+        self.processes = 0xffffffff     # until the supervisor says
         self.expiring = []
         self.condemned = []
         self.table = Table([])
@@ -194,7 +199,7 @@ cdef class Core:
 
     @limit.setter
     def limit(self, value):
-        self.limit = UNLIMITED if value is None else value
+        self.limit = UNLIMITED if value is None else min(value, LARGEST_LIMIT)
         notify(self)
 
     @property
@@ -237,8 +242,9 @@ cdef class Core:
         notify(self)
 
     def stop_worker(self, Channel channel not None):
-        """Asks a worker to leave after the tasks it has."""
+        """Asks a worker to leave after the tasks it has; whether there was room to."""
         channel_stop(channel)
+        return channel.stopped
 
     def retire(self, Channel channel not None):
         """Asks a worker to leave after the task that it runs; the others it has
@@ -274,7 +280,7 @@ cdef class Core:
     def set_limits(self, soft, hard, max_bytes, bint watch_first):
         """Pool-wide limits: seconds or None, bytes or None."""
         self.limits = limits_of(soft, hard, 0)
-        self.max_bytes = UNLIMITED if max_bytes is None else max_bytes
+        self.max_bytes = UNLIMITED if max_bytes is None else min(max_bytes, LARGEST_LIMIT)
         self.watch_first = watch_first
 
     def break_pool(self, reason):
@@ -328,7 +334,8 @@ cdef class Core:
     def run_callbacks(self, callbacks, argument, meta):
         """Calls each with (argument, meta); exceptions as in dispatch."""
         callbacks = checked_callables(callbacks, "callbacks")
-        run_callbacks(self, callbacks, argument, {} if meta is None else meta)
+        if callbacks is not None:
+            run_by_hand(self, callbacks, argument, {} if meta is None else meta)
 
     def take_out(self, tid, ret_val):
         """Whether `tid` was still in the queue (or is being delivered); it is not,

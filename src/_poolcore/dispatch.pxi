@@ -100,6 +100,21 @@ cdef inline int call_with_two(object callback, object argument, object meta) exc
     return 0
 
 
+cdef int run_by_hand(Core core, object callbacks, object argument, object meta) except -1:
+    """For an on_ready that nobody dispatches: one dispatcher at a time, here too."""
+    if inside_dispatch(core):
+        return run_callbacks(core, callbacks, argument, meta)
+    check_process(core)
+    wait_for(core, WAIT_DISPATCHER, None, 0, -1)
+    core.dispatcher = PyThread_get_thread_ident()
+    try:
+        run_callbacks(core, callbacks, argument, meta)
+    finally:
+        core.dispatcher = 0
+        notify(core)
+    return after_dispatch(core)
+
+
 cdef int call_back(Core core, object function, tuple arguments) except -1:
     try:
         function(*arguments)

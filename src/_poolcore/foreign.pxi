@@ -22,7 +22,7 @@ cdef object add_foreign(Core core, object result, object callbacks, object errba
     job.acknowledge = tid
     core.foreign_jobs[tid] = job
     if _foreign.is_future(result):
-        result.add_done_callback(lambda future: foreign_ended(core, tid))
+        result.add_done_callback(lambda future: foreign_ended(core, tid, job))
     else:
         core.poller.add(tid, result)
         if core.reaper != NULL:
@@ -32,11 +32,18 @@ cdef object add_foreign(Core core, object result, object callbacks, object errba
 
 cdef int check_unused(Core core, object tid, object result) except -1:
     cdef AsyncResult job
-    if tid is not None and (tid in core.foreign_jobs or find_job(core, tid) is not None):
+    if tid is not None and (tid in core.foreign_jobs or find_job(core, tid) is not None
+                            or find_undelivered(core, tid) is not None):
         raise ValueError(f"tid {tid!r} is in use")
     for job in core.foreign_jobs.values():
         if job.payload is result:
             raise ValueError(f"{result!r} is in the queue already")
+    cdef PyObject *at = core.undelivered.first
+    while at != NULL:
+        job = <AsyncResult> at
+        if job.marks & IS_FOREIGN and job.payload is result:
+            raise ValueError(f"{result!r} is in the queue already")
+        at = job.next
     return 0
 
 
@@ -49,9 +56,9 @@ cdef inline uint64_t fresh_number(Core core):
     return core.last_number
 
 
-cdef int foreign_ended(Core core, tid) except -1:
-    cdef AsyncResult job = core.foreign_jobs.pop(tid, None)
-    if job is not None:
+cdef int foreign_ended(Core core, object tid, AsyncResult job) except -1:
+    if core.foreign_jobs.get(tid) is job:       # else on_return was called for it meanwhile
+        del core.foreign_jobs[tid]
         job.outcome = FOREIGN
         job_collected(core, job)
         notify(core)
@@ -61,7 +68,7 @@ cdef int foreign_ended(Core core, tid) except -1:
 cdef int64_t poll_foreign(Core core) except? -2:
     """Looks at the foreign results that cannot notify; ns until the next look, -1: none."""
     if core.foreign_jobs and core.poller.polled:
-        return core.poller.poll(lambda tid: foreign_ended(core, tid))
+        return core.poller.poll(lambda tid: foreign_ended(core, tid, core.foreign_jobs.get(tid)))
     return -1
 
 

@@ -240,8 +240,8 @@ cdef int settle_raw(AsyncResult job) except -1:
             job.payload = _errors.TaskExpired(job_tid(job))
             job.outcome = EXCEPTION
         elif job.outcome == FOREIGN:
-            job.payload = _foreign.value_of(job.payload)
-            job.outcome = VALUE
+            success, job.payload = _foreign.outcome_of(job.payload)
+            job.outcome = VALUE if success else EXCEPTION
         else:
             if job.flags & CP_IN_ARENA:
                 job_fetch(job)
@@ -256,7 +256,7 @@ cdef int settle_raw(AsyncResult job) except -1:
             # somebody's Ctrl-C, probably; the second one is of the outcome's own making
             job.marks |= INTERRUPTED
             raise
-        job.payload = error if job.outcome == FOREIGN else _remote.decoding_error(error)
+        job.payload = _remote.decoding_error(error)
         job.outcome = EXCEPTION
     if counted_as_success and job.outcome == EXCEPTION:
         job.core.succeeded -= 1

@@ -141,7 +141,7 @@ cdef bint take_out(Core core, tid, ret_val) except -1:
     else:
         job = find_job(core, tid)
         if job is None:
-            return False
+            return take_undelivered(core, tid)
         withdraw(core, job)
     drop_arguments(core, job, True)
     if job.limits is not None:
@@ -155,6 +155,31 @@ cdef bint take_out(Core core, tid, ret_val) except -1:
     job.state = FINISHED
     core.in_flight -= 1
     core.collected += 1
+    core.reaped += 1
+    forget(job)
+    PyObject_GC_Track(<PyObject *> job)
+    notify(core)
+    return True
+
+
+cdef AsyncResult find_undelivered(Core core, tid):
+    """The collected job with this tid whose callbacks have not begun, or None."""
+    cdef PyObject *at = core.undelivered.first
+    while at != NULL:
+        if (<AsyncResult> at).state == COLLECTED and job_tid(<AsyncResult> at) == tid:
+            return <AsyncResult> at
+        at = (<AsyncResult> at).next
+    return None
+
+
+cdef bint take_undelivered(Core core, tid) except -1:
+    cdef AsyncResult job = find_undelivered(core, tid)
+    if job is None:
+        return False
+    job.marks &= ~<uint8_t> QUEUED
+    jobs_remove(&core.undelivered, job)
+    job.state = FINISHED
+    core.waiting_callbacks -= 1
     core.reaped += 1
     forget(job)
     PyObject_GC_Track(<PyObject *> job)

@@ -94,6 +94,9 @@ cdef inline AsyncResult new_job(Core core, object callbacks, object errbacks, ob
     core.submitted += 1
     if CP_UNLIKELY(core.watch_first) and core.in_flight == 1:
         attention(core)
+    if CP_UNLIKELY(core.reaper_sleeps):
+        core.reaper_sleeps = False
+        cp_bell_ring(core.reaper_bell[1])
     return job
 
 

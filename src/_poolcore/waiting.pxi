@@ -13,6 +13,7 @@ cdef enum WaitKind:
     WAIT_JOB            # a job is ready, or its callbacks are ours to run
     WAIT_DECODED        # another thread has decoded a job's outcome
     WAIT_DRAINED        # nothing pending
+    WAIT_DISPATCHER     # nobody runs callbacks
     WAIT_REAPER         # the reaper has something to dispatch, or shall end
 
 cdef struct Waiter:
@@ -31,6 +32,7 @@ cdef enum:
     QUIET_TICKS = 20            # then it sleeps until a caller leaves
     LAZY_LOOK_NS = 10000000     # a leader looks by itself while tasks run, from this often
     LONGEST_LOOK_NS = 1000000000    # ... to this, if nothing happens
+    QUIET_LOOKS = 10            # then the reaper sleeps until a submission wakes it
 
 # The main thread looks for signals this often, should one arrive between its
 # last check and its sleep.
@@ -68,6 +70,8 @@ cdef bint holds(Core core, Waiter *w) noexcept:
         return job.state == COLLECTED and core.dispatcher == 0 and core.callbacks_in != REAPER_ONLY
     if w.kind == WAIT_DECODED:
         return not (<AsyncResult> w.job).marks & DECODING
+    if w.kind == WAIT_DISPATCHER:
+        return core.dispatcher == 0
     if w.kind == WAIT_DRAINED:
         return core.in_flight == 0 and (w.inside_dispatch or core.waiting_callbacks == 0)
     return reaper_is_done(core) or (
@@ -249,6 +253,11 @@ cdef void lead(Core core, Waiter *w, int64_t timeout) noexcept:
         own_look = core.look_after if core.imbalanced or core.backlog.count else max(
             core.look_after, LAZY_LOOK_NS)
         timeout = sooner(timeout, own_look)
+    elif w == core.reaper:              # until it is clear that nothing goes on
+        core.reaper_sleeps = core.quiet_looks >= QUIET_LOOKS
+        core.quiet_looks += 1
+        if not core.reaper_sleeps:
+            timeout = sooner(timeout, LONGEST_LOOK_NS)
     core.epoch += 1
     cdef uint64_t epoch = core.epoch
     with nogil:
@@ -257,7 +266,7 @@ cdef void lead(Core core, Waiter *w, int64_t timeout) noexcept:
             cp_park(&core.control.parent_epoch, epoch, core.bell[0], second_bell,
                     cp_any_pending, &look, timeout, patience)
     if w == core.reaper:
-        core.reaper_polls = False
+        core.reaper_polls = core.reaper_sleeps = False
     if core.leader == w:                # nobody took the lead from us
         if parked:
             cp_unpark(&core.control.parent_epoch, core.bell[0])

@@ -14,6 +14,7 @@ cdef class WorkerEnd:
     cdef uint64_t longest
     cdef uint64_t released          # head that the parent has been told
     cdef uint64_t epoch             # of our last park
+    cdef bint skipped               # revoked frames since then
     cdef int bell
     cdef int pool_fd
     cdef unsigned fork_generation
@@ -117,6 +118,8 @@ cdef int serve(WorkerEnd end) except -1:
                 else:
                     run_task(end, &frame, shared, payload)
                 PyErr_CheckSignals()
+            else:
+                end.skipped = True
         elif frame.kind == CP_DEFINE:
             end.functions[frame.fid % CP_FUNCTIONS] = (frame.fid, copied(payload, frame.length), None)
         elif frame.kind == CP_STOP:
@@ -129,6 +132,9 @@ cdef int serve(WorkerEnd end) except -1:
 cdef inline void release_room(WorkerEnd end) noexcept:
     end.released = cp_peek(&end.submission.head)
     cp_ring_release(&end.submission)
+    if end.skipped:         # no completion tells of the room that they left
+        end.skipped = False
+        cp_ring_if_parked(&end.parent)
 
 
 cdef int wait_for_submission(WorkerEnd end) except -1:

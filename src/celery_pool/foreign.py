@@ -30,9 +30,12 @@ def is_future(result: Any) -> bool:
     return callable(getattr(result, "add_done_callback", None)) and callable(getattr(result, "result", None))
 
 
-def value_of(result: Any) -> Any:
-    """The value of a result that has ended, or raises what it failed with."""
-    return result.result() if is_future(result) else result.get()
+def outcome_of(result: Any) -> tuple[bool, Any]:
+    """(True, value) or (False, exception) of a result that has ended."""
+    try:
+        return True, result.result() if is_future(result) else result.get()
+    except BaseException as error:  # a KeyboardInterrupt, too, is the task's
+        return False, error
 
 
 class ForeignPoller:

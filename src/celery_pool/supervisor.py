@@ -108,6 +108,7 @@ class Supervisor:
         self.reason: Reason = (PoolTerminated, ("the pool was terminated",))
         self.start_error: BaseException | None = None
         self.started = threading.Event()  # all workers ready once, or start_error set
+        self._waited = False
         self.at_exit = False  # ended because the interpreter does
         self._pid = os.getpid()
         self._serials = itertools.count(1)
@@ -117,6 +118,7 @@ class Supervisor:
         self._limits_due = NEVER
         self._selector = selectors.DefaultSelector()
         self._process: BaseProcess | None = None
+        self._process_pidfd = -1
         self._sock: socket.socket | None = None
         with forkguard.lock:
             self._bell, self._ring = os.pipe()
@@ -134,7 +136,7 @@ class Supervisor:
 
     def owned_fds(self) -> set[int]:
         """For forkguard."""
-        fds = {self._bell, self._ring, self._end_seen, self._end}
+        fds = {self._bell, self._ring, self._end_seen, self._end, self._process_pidfd}
         if self.phase is not Phase.ENDED:
             fds.add(self._selector.fileno())  # type: ignore[attr-defined]
         for worker in list(self.workers.values()):
@@ -208,8 +210,10 @@ class Supervisor:
         return self.phase is Phase.ENDED
 
     def join_threads(self) -> None:
-        """After join(): waits, not for ever, until the last callbacks have run."""
-        if not self.is_own_thread() and self._supervisor.ident is not None:
+        """After join(): waits, not for ever and only once, until the last callbacks
+        have run."""
+        if not self.is_own_thread() and self._supervisor.ident is not None and not self._waited:
+            self._waited = True
             self._supervisor.join(REAPER_GRACE)
             self._reaper.join(REAPER_GRACE)
 
@@ -259,6 +263,9 @@ class Supervisor:
             raise
         finally:
             theirs.close()
+        if hasattr(os, "pidfd_open") and self._process.pid is not None:
+            with contextlib.suppress(ProcessLookupError):
+                self._process_pidfd = os.pidfd_open(self._process.pid)
         self._selector.register(ours, selectors.EVENT_READ)
 
     def _end_template(self) -> None:
@@ -268,11 +275,14 @@ class Supervisor:
             self._sock.close()
             self._sock = None
         process, self._process = self._process, None
+        pidfd, self._process_pidfd = self._process_pidfd, -1
         if process is None:
             return
-        if not _has_exited(process):
+        if not _has_exited(process, pidfd):
             process.kill()
-            _has_exited(process)
+            _has_exited(process, pidfd)
+        if pidfd >= 0:
+            os.close(pidfd)
         with contextlib.suppress(ValueError):  # somebody else has waited for it
             process.close()
 
@@ -653,9 +663,15 @@ class Supervisor:
             os.close(fd)
 
 
-def _has_exited(process: BaseProcess) -> bool:
-    """Within TEMPLATE_GRACE. Asks for the status: multiprocessing's join would wait
-    for a pipe that the workers keep open."""
+def _has_exited(process: BaseProcess, pidfd: int) -> bool:
+    """Within TEMPLATE_GRACE; and is reaped, if nobody else has done that. Not by
+    multiprocessing's join: it would wait for a pipe that the workers keep open."""
+    if pidfd >= 0:
+        poll = select.poll()
+        poll.register(pidfd, select.POLLIN)
+        exited = bool(poll.poll(1000 * TEMPLATE_GRACE))
+        process.join(0)
+        return exited
     end = time.monotonic() + TEMPLATE_GRACE
     while process.exitcode is None:
         if time.monotonic() >= end:

@@ -503,6 +503,8 @@ def _end(core: Core, supervisor: Supervisor) -> None:
 
 
 def _count(name: str, value: Any) -> int:
+    if isinstance(value, bool):
+        raise TypeError(f"{name} must be an integer, not bool")
     value = operator.index(value)
     if value < 1:
         raise ValueError(f"{name} must be at least 1, not {value}")

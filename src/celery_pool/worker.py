@@ -77,7 +77,10 @@ def worker_main(plan: WorkerPlan, fds: WorkerFds, close: list[int]) -> None:
         end.start_failed(dump_error(error))
         return
     end.hello()
-    end.serve()
+    try:
+        end.serve()
+    except KeyboardInterrupt:  # between two tasks, with ignore_sigint=False
+        sys.exit(128 + signal.SIGINT)
     if plan.finalizer is not None:
         plan.finalizer()
 
