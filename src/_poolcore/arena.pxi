@@ -75,7 +75,7 @@ cdef void arena_free(int fd, cp_extent extent) noexcept nogil:
 cdef inline bint arena_holds(Arena *arena, cp_extent extent) noexcept:
     """Whether an extent that the peer names lies in the arena."""
     return (extent.offset >= arena.start and extent.offset % CP_PAGE == 0 and
-            extent.length <= CP_ARENA_SIZE and extent.offset + extent.length <= CP_ARENA_SIZE)
+            extent.offset <= CP_ARENA_SIZE and extent.length <= CP_ARENA_SIZE - extent.offset)
 
 
 cdef inline bytes extent_bytes(cp_extent extent):

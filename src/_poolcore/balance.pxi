@@ -17,7 +17,7 @@ cdef void rebalance(Core core) noexcept:
         return
     for i in range(table.count):
         channel = <Channel> table.items[i]
-        if channel.load > most and channel.open:
+        if channel.load > most:
             busiest = channel
             most = channel.load
     if busiest is None:
@@ -43,25 +43,34 @@ cdef inline bint somebody_idle(Table table) noexcept:
 
 cdef void look_at_unclaimed(Core core) noexcept:
     """A worker that has not claimed its next task between two looks is stopped, or
-    gets no CPU: what it has goes to those that are idle."""
+    gets no CPU: what it has goes to those that are idle. One that has passed a task
+    without a word about it is no worker of ours."""
     cdef Table table = core.table
     cdef Channel channel
     cdef AsyncResult job
+    cdef uint64_t passed
     cdef uint32_t i
+    cdef bint was_open
     cdef bint idle = somebody_idle(table)
     for i in range(table.count):
         channel = <Channel> table.items[i]
+        passed = cp_observe(&channel.header.submission.head)
+        collect_channel(core, channel)      # what it published before it went on
         job = journal_first(channel)
+        if job is not None and passed > job.position and not channel.corrupt:
+            channel_distrust(channel)
+            attention(core)
         if job is None or cp_observe(&frame_of(job).claim) != cp_claim(job.number, CP_READY):
             channel.unclaimed = 0
         elif channel.unclaimed != job.number:
             channel.unclaimed = job.number
-        elif idle and channel.open:
+        elif idle:
             # closed for as long as the tasks are placed anew, so that they do not come back
+            was_open = channel.open
             channel.open = False
             take_back(core, channel, 0xffffffff)
             refill(core)
-            channel.open = True
+            channel.open = was_open
 
 
 cdef void take_back(Core core, Channel channel, uint32_t most) noexcept:

@@ -40,7 +40,8 @@ cdef class Channel:
     cdef int bell[2]
     cdef public long pid            # 0 until the template has told
     cdef readonly bint greeted      # its initializer has returned
-    cdef readonly bytes start_error # or has not: what remote.dump_error made of why
+    cdef bytes start_failure        # or has not: what remote.dump_error made of why, or its extent
+    cdef uint16_t start_flags
     cdef readonly bint corrupt      # it wrote what no worker of ours writes
 
     def __cinit__(self, uint64_t ring_size, max_tasks=None):
@@ -98,6 +99,21 @@ cdef class Channel:
 
     def owned_fds(self):
         return {self.segment_fd, self.bell[0], self.bell[1]}
+
+    @property
+    def start_error(self):
+        """What remote.dump_error made of the initializer's error; None if there is
+        none, b"" if it cannot be had."""
+        cdef cp_extent extent
+        if self.start_flags & CP_IN_ARENA:
+            self.start_flags = 0
+            extent = extent_of(PyBytes_AS_STRING(self.start_failure))
+            self.start_failure = b""
+            try:
+                self.start_failure = arena_read(self.segment_fd, extent)
+            except (MemoryError, EOFError):
+                pass
+        return self.start_failure
 
     @property
     def load(self):

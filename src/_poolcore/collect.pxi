@@ -62,24 +62,24 @@ cdef bint take_frame(Core core, Channel channel, cp_frame *frame, const uint8_t 
     if frame.kind == CP_HELLO:
         channel.greeted = True
     elif frame.kind == CP_START_FAILED:
-        channel.start_error = start_error(channel, frame, payload)
+        if not take_start_failure(channel, frame, payload):
+            return False
     else:
         return False
     attention(core)
     return True
 
 
-cdef bytes start_error(Channel channel, cp_frame *frame, const uint8_t *payload):
-    cdef cp_extent extent
+cdef bint take_start_failure(Channel channel, cp_frame *frame, const uint8_t *payload) noexcept:
+    if frame.flags & CP_IN_ARENA and not (
+            frame.length == sizeof(cp_extent) and arena_holds(&channel.results, extent_of(payload))):
+        return False
     try:
-        if not frame.flags & CP_IN_ARENA:
-            return copied(payload, frame.length)
-        extent = extent_of(payload)
-        if frame.length == sizeof(cp_extent) and arena_holds(&channel.results, extent):
-            return arena_read(channel.segment_fd, extent)
-    except (MemoryError, EOFError):
-        pass                            # load_error says that there is none
-    return b""
+        channel.start_failure = copied(payload, frame.length)
+        channel.start_flags = frame.flags
+    except MemoryError:
+        channel.start_failure = b""
+    return True
 
 
 cdef bytes copied(const uint8_t *payload, uint64_t length):

@@ -57,7 +57,7 @@ cdef inline uint64_t fresh_number(Core core):
 
 
 cdef int foreign_ended(Core core, object tid, AsyncResult job) except -1:
-    if core.foreign_jobs.get(tid) is job:       # else on_return was called for it meanwhile
+    if job is not None and core.foreign_jobs.get(tid) is job:  # else on_return was called for it meanwhile
         del core.foreign_jobs[tid]
         job.outcome = FOREIGN
         job_collected(core, job)

@@ -228,6 +228,8 @@ cdef void open_spare(Core core) noexcept:
     if spare is not None and open_now < core.processes:
         spare.spare = False
         spare.open = True
+        core.imbalanced = True          # it may find something to take over
+        kick_leader(core)
         if CP_UNLIKELY(spare.given >= spare.nearly):
             attention(core)
 

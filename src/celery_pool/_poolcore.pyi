@@ -41,7 +41,8 @@ class Channel:
     segment_fd: Final[int]
     pid: int
     greeted: Final[bool]
-    start_error: Final[bytes | None]
+    @property
+    def start_error(self) -> bytes | None: ...
     corrupt: Final[bool]
     load: Final[int]
     def __init__(self, ring_size: int) -> None: ...

@@ -391,7 +391,7 @@ class Supervisor:
             return "stopped"
         if worker.why is not None:
             return worker.why
-        if worker.channel.leaving:
+        if worker.channel.leaving and not worker.exitcode:
             return "recycled" if self.phase is Phase.RUNNING else "stopped"
         if not worker.ready:
             return "failed_start"
@@ -446,22 +446,25 @@ class Supervisor:
                     self._break(error)
 
     def _missing(self) -> int:
-        workers = self.workers.values()
-        staying = [w for w in workers if not w.dead and w.why is None and not w.channel.leaving]
+        staying = self._staying()
         leaving_soon = sum(w.channel.needs_successor for w in staying)
         return self.processes + leaving_soon - len(staying)
+
+    def _staying(self) -> list[WorkerProcess]:
+        """Those that count. A dead one that had done nothing does until it is buried:
+        its successor may have to wait."""
+        return [
+            w
+            for w in self.workers.values()
+            if w.why is None and not w.channel.leaving and (not w.dead or w.channel.done == 0)
+        ]
 
     def _shrink(self) -> None:
         """Lets go of those too many: not ready first, then idle, then the least busy."""
         excess = -self._missing()
         if excess <= 0 or self.phase is not Phase.RUNNING:
             return
-        staying = [
-            w
-            for w in self.workers.values()
-            if not w.dead and w.why is None and not w.channel.leaving
-        ]
-        staying.sort(key=lambda w: (w.ready, w.channel.load))
+        staying = sorted(self._staying(), key=lambda w: (w.ready, w.channel.load))
         for worker in staying[:excess]:
             worker.why = "shrunk"
             self.core.retire(worker.channel)

@@ -1,0 +1,263 @@
+/* A model of one pool, explored exhaustively: a parent with a caller, its reaper and
+ * its supervisor thread, and up to three workers, some of them replacements.
+ *
+ * The rings, claim words and the parking handshake are the real headers. What the
+ * .pxi files do around them is written out again in worker.h, parent.h, waiting.h
+ * and supervisor.h, in the same order and with the same names; a change there
+ * belongs here as well. A worker may be killed or stopped in front of every access.
+ * Not modelled: start times, functions, arenas, callbacks, time.
+ *
+ * Every scenario has to pass. Every mutation, a way to get the protocol wrong, has
+ * to be found, which shows that the model is able to fail.
+ *
+ *     cc -std=gnu11 -O2 -Isrc tests/model/protocol.c -o protocol
+ *     ./protocol [--list] [--large] [--trace] [NAME ...] */
+#include "supervisor.h"
+
+#include <time.h>
+
+#define SMALL .submission_ring = 128, .completion_ring = 128
+#define MEDIUM .submission_ring = 256, .completion_ring = 256
+
+static const struct scenario scenarios[] = {
+    {"plain", "rings of two frames, no faults", .tasks = 3, SMALL, .workers = 1},
+    {"finer", "the same, relaxed accesses are steps, too", .tasks = 3, SMALL, .workers = 1, .finer = true},
+    {"wraps", "frames of one and two lines, with padding at the ends",
+     .tasks = 4, MEDIUM, .arguments = {0, 64, 0, 64}, .results = 64, .workers = 1},
+    {"crash", "the worker dies anywhere, and is replaced",
+     .tasks = 3, SMALL, .workers = 1, .replacements = 1, .crashes = 1},
+    {"two crashes", "the replacement dies, too",
+     .tasks = 2, SMALL, .workers = 1, .replacements = 2, .crashes = 2},
+    {"four frames", "a crash with four frames in the ring",
+     .tasks = 4, MEDIUM, .workers = 1, .replacements = 1, .crashes = 1},
+    {"false death", "a living worker is believed dead",
+     .tasks = 3, SMALL, .workers = 1, .replacements = 1, .false_deaths = 1},
+    {"false death of one", "the same with one task",
+     .tasks = 1, SMALL, .workers = 1, .replacements = 1, .false_deaths = 1},
+    {"kill", "a running task is killed, and its worker with it",
+     .tasks = 3, SMALL, .workers = 1, .replacements = 1, .kills = 1},
+    {"revoke", "a task is taken back while others wait for room",
+     .tasks = 3, SMALL, .workers = 1, .revokes = 1},
+    {"kill and revoke", "of two tasks", .tasks = 2, SMALL, .workers = 1, .replacements = 1, .kills = 1, .revokes = 1},
+    {"kill and false death", "the worker is killed for two reasons", .tasks = 2, SMALL, .workers = 1,
+     .replacements = 2, .kills = 1, .false_deaths = 1},
+    {"two workers", "one is stopped anywhere, on the way to the bell too",
+     .tasks = 2, SMALL, .workers = 2, .stops = 1},
+    {"retirement", "a worker leaves, and its tasks go elsewhere",
+     .tasks = 2, SMALL, .workers = 1, .replacements = 1, .retirements = 1},
+    {"imitation", "a payload looks like the claim word that lay in its place",
+     .tasks = 4, MEDIUM, .arguments = {0, 0, 64, 64}, .workers = 1, .revokes = 1, .imitation = true},
+    {"reaper", "a caller takes the lead and gives it back", .tasks = 2, SMALL, .workers = 1, .reaper = true},
+    /* large ones */
+    {"reaper of three tasks", "the same with three", .large = true, .tasks = 3, SMALL, .workers = 1, .reaper = true},
+    {"reaper and crash", "the same while the worker dies", .large = true,
+     .tasks = 2, SMALL, .workers = 1, .replacements = 1, .crashes = 1, .reaper = true},
+    {"three of two workers", "one is stopped anywhere, of three tasks", .large = true,
+     .tasks = 3, SMALL, .workers = 2, .stops = 1},
+    {"balance", "a task goes from a busy worker to one that is new", .large = true,
+     .tasks = 2, SMALL, .workers = 2, .late = true, .balances = 1},
+    {"balance of three", "tasks go from a busy worker to an idle one", .large = true,
+     .tasks = 3, MEDIUM, .workers = 2, .balances = 1},
+    {"retirement of three", "a worker leaves, and its tasks go elsewhere", .large = true,
+     .tasks = 3, SMALL, .workers = 1, .replacements = 1, .retirements = 1},
+    {"all at once", "a crash, a kill, a revoke and a false death", .large = true,
+     .tasks = 2, SMALL, .workers = 1, .replacements = 2, .crashes = 1, .kills = 1, .revokes = 1, .false_deaths = 1},
+};
+
+static const struct {
+    const char *name, *about;
+    enum mutation mutation;
+    const char *scenario;
+    const char *finds;      /* this of all */
+    bool harmless;
+} mutations[] = {
+    {"sentinel trusted", "recovery without the kill and the wait", SENTINEL_TRUSTED, "false death of one"},
+    {"sentinel trusted and read", "the same, READY only read instead of taken", SENTINEL_TRUSTED_AND_READ,
+     "false death of one", "a body started twice"},
+    {"read in recovery", "READY only read, but the worker is certainly dead: the swap is a second line",
+     READ_IN_RECOVERY, "false death of one", .harmless = true},
+    {"not waited", "recovery right after SIGKILL, which takes its time", NOT_WAITED, "false death of one"},
+    {"not drained", "the journal is walked before the completions are taken", NOT_DRAINED, "crash"},
+    {"revoke by store", "read READY, then store REVOKED", REVOKE_BY_STORE, "revoke"},
+    {"kill by store", "read CLAIMED, then store KILLED", KILL_BY_STORE, "kill"},
+    {"take by store", "read READY, then store CLAIMED", TAKE_BY_STORE, "revoke"},
+    {"finish by store", "store DONE without looking", FINISH_BY_STORE, "kill"},
+    {"claim without tid", "the claim word is a state alone, and touched after the worker has passed it",
+     CLAIM_WITHOUT_TID, "revoke"},
+    {"stale frame touched", "a claim word is touched after the worker has passed it", STALE_FRAME_TOUCHED, "imitation"},
+    {"head first", "room is given back before the result is published", HEAD_FIRST, "plain"},
+    {"tail first", "frames are published before they are whole", TAIL_FIRST, "plain"},
+    {"buffered stores", "release and acquire instead of sequential consistency", BUFFERED_STORES, "plain"},
+    {"not looked again", "asleep without a look after the epoch is published", NOT_LOOKED_AGAIN, "plain"},
+    {"looked first", "the ringer looks at the epoch before it publishes", LOOKED_FIRST, "plain"},
+    {"ringer clears", "the ringer takes the epoch away before it rings", RINGER_CLEARS, "two workers"},
+    {"epoch not raised", "a flag instead of an epoch", EPOCH_NOT_RAISED, "plain"},
+    {"room not rung", "completions are taken, and the worker is not told", ROOM_NOT_RUNG, "plain"},
+    {"table not kicked", "the leader sleeps on, and does not watch the new worker", TABLE_NOT_KICKED, "two crashes"},
+    {"skipped silently", "the worker does not say that it has passed revoked frames", SKIPPED_SILENTLY, "revoke"},
+    {"reaper not armed", "a caller leaves, and nobody leads", REAPER_NOT_ARMED, "reaper"},
+    {"follower not promoted", "a caller leaves, and wakes nobody", FOLLOWER_NOT_PROMOTED, "reaper"},
+};
+
+enum { SCENARIOS = sizeof scenarios / sizeof *scenarios, MUTATIONS = sizeof mutations / sizeof *mutations };
+
+static void begin(const struct scenario *s, enum mutation m)
+{
+    scenario = s;
+    mutation = m;
+    store_buffers = m == BUFFERED_STORES;
+    relaxed_steps = s->finer || m == HEAD_FIRST || m == TAIL_FIRST;
+    memset(&world, 0, sizeof world);
+    memset(stacks, 0, sizeof stacks);
+    for (int t = 0; t < TASKS; t++)
+        world.job[t].channel = NOBODY;
+    world.crashes = s->crashes;
+    world.stops = s->stops;
+    world.kills = s->kills;
+    world.revokes = s->revokes;
+    world.false_deaths = s->false_deaths;
+    world.balances = s->balances;
+    world.retirements = s->retirements;
+    for (int w = 0; w < s->workers; w++) {
+        struct channel *c = &world.channel[w];
+        attach(w);
+        world.worker[w].alive = true;
+        c->greeted = c->ready = c->open = !s->late || !w;
+    }
+    start_coroutine(CALLER, caller_body);
+    if (s->reaper)
+        start_coroutine(REAPER, reaper_body);
+    start_coroutine(SUPERVISOR, supervisor_body);
+    for (int w = 0; w < s->workers + s->replacements; w++)
+        start_coroutine(FIRST_WORKER + w, worker_body);
+}
+
+/* ---- names, for traces ---- */
+
+static const char *actor_name(int actor)
+{
+    static const char *const names[] = {"caller", "reaper", "supervisor", "worker 0", "worker 1", "worker 2"};
+    return names[actor];
+}
+
+static const char *nature_name(int way)
+{
+    static char name[64];
+    const char *what = way >= FLUSHES ? "buffer flushed:" : way >= STOPS ? "stopped:" : "dead:";
+    int actor = way >= FLUSHES ? way - FLUSHES : FIRST_WORKER + (way >= STOPS ? way - STOPS : way);
+    snprintf(name, sizeof name, "%s %s", what, actor_name(actor));
+    return name;
+}
+
+static const char *address_name(const void *address)
+{
+    static char name[64];
+    const uint8_t *at = address;
+    if (address == &world.kick)
+        return "kick";
+    if (address == &world.control.parent_epoch)
+        return "the parent's epoch";
+    for (int t = 0; t < TASKS; t++)
+        if (address == &world.job[t]) {
+            snprintf(name, sizeof name, "%d", t);
+            return name;
+        }
+    for (int b = 0; b < BELLS; b++)
+        if (address == &world.bell[b]) {
+            snprintf(name, sizeof name, "bell of %s", b < WORKERS ? actor_name(FIRST_WORKER + b)
+                                                      : b == PARENT_BELL ? "the parent" : "the reaper");
+            return name;
+        }
+    for (int w = 0; w < WORKERS; w++) {
+        const struct segment *s = &world.segment[w];
+        const cp_header *h = &s->header;
+        if (at < (const uint8_t *)s || at >= (const uint8_t *)(s + 1))
+            continue;
+        const char *what = "frame";
+        const uint8_t *ring = at >= s->completion ? s->completion : s->submission;
+        if (at >= s->submission)
+            snprintf(name, sizeof name, "%s's %s frame at %d", actor_name(FIRST_WORKER + w),
+                     ring == s->completion ? "completion" : "submission", (int)((at - ring) / CP_LINE * CP_LINE));
+        else {
+            what = address == &h->worker_epoch ? "epoch" : address == &h->submission.tail ? "submission tail"
+                 : address == &h->submission.head ? "submission head"
+                 : address == &h->completion.tail ? "completion tail" : "completion head";
+            snprintf(name, sizeof name, "%s's %s", actor_name(FIRST_WORKER + w), what);
+        }
+        return name;
+    }
+    return "?";
+}
+
+/* ---- the program ---- */
+
+static const struct scenario *scenario_named(const char *name)
+{
+    for (int i = 0; i < SCENARIOS; i++)
+        if (!strcmp(scenarios[i].name, name))
+            return &scenarios[i];
+    abort();
+}
+
+static bool trace;
+
+static bool run(bool is_mutation, const char *name, const struct scenario *s, enum mutation m, bool pass)
+{
+    struct timespec begun, now;
+    clock_gettime(CLOCK_MONOTONIC, &begun);
+    begin(s, m);
+    bool passed = explore();
+    clock_gettime(CLOCK_MONOTONIC, &now);
+    printf("%-8s %-26s %9zu states %10llu transitions %7llu at rest %7.2f s  %s%s%s\n",
+           is_mutation ? "mutation" : "scenario", name, seen_count, (unsigned long long)transitions_made,
+           (unsigned long long)states_at_rest,
+           (double)(now.tv_sec - begun.tv_sec) + (double)(now.tv_nsec - begun.tv_nsec) / 1e9,
+           passed == pass ? "ok" : "FAILED", violation ? ": " : "", violation ? violation : "");
+    if (violation && trace)
+        print_trace(stdout);
+    fflush(stdout);
+    return passed == pass;
+}
+
+static bool named(const char *name, char **names)
+{
+    for (; *names; names++)
+        if (!strcmp(*names, name))
+            return true;
+    return false;
+}
+
+int main(int argc, char **argv)
+{
+    bool list = false, large = false, good = true;
+    int done = 0;
+    for (argv++, argc--; argc && !strncmp(*argv, "--", 2); argv++, argc--) {
+        trace |= !strcmp(*argv, "--trace");
+        list |= !strcmp(*argv, "--list");
+        large |= !strcmp(*argv, "--large");
+    }
+    for (int i = 0; i < SCENARIOS; i++) {
+        const struct scenario *s = &scenarios[i];
+        if (argc ? !named(s->name, argv) : s->large && !large)
+            continue;
+        done++;
+        if (list)
+            printf("scenario\t%s\t%s\n", s->name, s->about);
+        else
+            good &= run(false, s->name, s, NO_MUTATION, true);
+    }
+    for (int i = 0; i < MUTATIONS; i++) {
+        if (argc && !named(mutations[i].name, argv))
+            continue;
+        done++;
+        sought = mutations[i].finds;
+        if (list)
+            printf("mutation\t%s\t%s\n", mutations[i].name, mutations[i].about);
+        else
+            good &= run(true, mutations[i].name, scenario_named(mutations[i].scenario), mutations[i].mutation,
+                        mutations[i].harmless);
+    }
+    if (!done)
+        fprintf(stderr, "nothing of that name; see --list\n");
+    return good && done ? 0 : 1;
+}

@@ -1,0 +1,190 @@
+"""What several tests of the pool need: gates, threads with a deadline, recorders."""
+
+from __future__ import annotations
+
+import logging
+import os
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from guards import wait_until
+
+import celery_pool
+from celery_pool import ExceptionInfo, TaskPool
+
+DEADLINE = 10.0
+
+
+class Gate:
+    """Tasks wait in front of it (`tasks.pass_gate`) until the test opens it."""
+
+    def __init__(self, directory: Path, name: str = "gate") -> None:
+        self._directory = directory
+        self.path = str(directory / name)
+
+    def open(self) -> None:
+        Path(self.path).touch()
+
+    def waiting(self) -> list[int]:
+        """Pids of the workers whose tasks have come to the gate."""
+        prefix = os.path.basename(self.path) + ".at."
+        return [int(p.name[len(prefix) :]) for p in self._directory.glob(prefix + "*")]
+
+    def await_tasks(self, count: int = 1) -> list[int]:
+        wait_until(lambda: len(self.waiting()) >= count, DEADLINE, f"{count} tasks at the gate")
+        return self.waiting()
+
+
+class Background:
+    """A call in a thread of its own, so that a call that hangs fails the test."""
+
+    def __init__(self, function: Callable[..., Any], *args: Any, **kwargs: Any) -> None:
+        self.entered = threading.Event()
+        self._value: Any = None
+        self._error: BaseException | None = None
+
+        def body() -> None:
+            self.entered.set()
+            try:
+                self._value = function(*args, **kwargs)
+            except BaseException as error:
+                self._error = error
+
+        self._thread = threading.Thread(target=body, daemon=True)
+        self._thread.start()
+        assert self.entered.wait(DEADLINE)
+
+    @property
+    def done(self) -> bool:
+        return not self._thread.is_alive()
+
+    def result(self, deadline: float = DEADLINE) -> Any:
+        __tracebackhide__ = True
+        self._thread.join(deadline)
+        if self._thread.is_alive():
+            frame = sys._current_frames().get(self._thread.ident or 0)
+            where = f"{frame.f_code.co_qualname}:{frame.f_lineno}" if frame else "?"
+            raise AssertionError(f"did not return within {deadline} s; it is in {where}")
+        if self._error is not None:
+            error, self._error = self._error, None
+            raise error
+        return self._value
+
+
+class Calls:
+    """A callback that remembers what it was called with."""
+
+    def __init__(self) -> None:
+        self.calls: list[tuple[Any, ...]] = []
+
+    def __call__(self, *args: Any) -> None:
+        self.calls.append(args)
+
+    def __len__(self) -> int:
+        return len(self.calls)
+
+    @property
+    def values(self) -> list[Any]:
+        return [call[0] for call in self.calls]
+
+    def wait(self, count: int = 1) -> list[tuple[Any, ...]]:
+        wait_until(lambda: len(self.calls) >= count, DEADLINE, f"{count} calls")
+        return self.calls
+
+
+class Log(logging.Handler):
+    """A logger for a pool whose callbacks raise; keeps text only.
+
+    pytest would keep the records, and with their tracebacks the pool.
+    """
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.logger = logging.Logger("log")
+        self.logger.addHandler(self)
+        self.kinds: list[type[BaseException]] = []
+        self.messages: list[str] = []
+        self.text = ""
+
+    def emit(self, record: logging.LogRecord) -> None:
+        if record.exc_info and record.exc_info[0]:
+            self.kinds.append(record.exc_info[0])
+        self.messages.append(record.getMessage())
+        self.text += self.format(record) + "\n"
+
+
+class Recorder(TaskPool):
+    """Overrides both hooks and calls super."""
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        self.returned: list[tuple[Any, ...]] = []
+        self.readied: list[tuple[Any, ...]] = []
+
+    def on_return(
+        self, ret_val: Any, tid: Any, callbacks: Any, errbacks: Any, meta: Any
+    ) -> None:
+        self.returned.append((ret_val, tid, callbacks, errbacks, meta))
+        super().on_return(ret_val, tid, callbacks, errbacks, meta)
+
+    def on_ready(self, ret_value: Any, callbacks: Any, errbacks: Any, meta: Any) -> None:
+        self.readied.append((ret_value, callbacks, errbacks, meta))
+        super().on_ready(ret_value, callbacks, errbacks, meta)
+
+
+def collected(pool: TaskPool, count: int) -> None:
+    """Waits until `count` jobs wait for their callbacks (for callbacks_in="caller")."""
+    wait_until(
+        lambda: pool.statistics().waiting_callbacks == count, DEADLINE, f"{count} jobs collected"
+    )
+
+
+def at_rest(pool: TaskPool) -> bool:
+    statistics = pool.statistics()
+    return statistics.in_flight == 0 and statistics.waiting_callbacks == 0
+
+
+def run_script(text: str, *args: str, timeout: float = 40.0) -> subprocess.CompletedProcess[str]:
+    """Another interpreter, warnings as errors, which can import `celery_pool` and `tasks`."""
+    return subprocess.run(
+        [sys.executable, "-W", "error", "-c", text, *args],
+        env=script_environment(),
+        capture_output=True,
+        text=True,
+        timeout=timeout,
+        check=False,
+    )
+
+
+def script_environment() -> dict[str, str]:
+    package = Path(celery_pool.__file__).parent.parent
+    return {**os.environ, "PYTHONPATH": os.pathsep.join([str(package), str(Path(__file__).parent)])}
+
+
+def is_gone(pid: int) -> bool:
+    """No such process, or only its status is left."""
+    try:
+        stat = Path(f"/proc/{pid}/stat").read_text(errors="replace")
+    except OSError:
+        return True
+    return stat.rpartition(")")[2].split()[0] in "ZX"
+
+
+def failure(info: Any) -> BaseException:
+    assert isinstance(info, ExceptionInfo)
+    return info.exception
+
+
+def stays(condition: Callable[[], bool], seconds: float = 0.15) -> bool:
+    """Whether it holds all the time; for what must not happen."""
+    end = time.monotonic() + seconds
+    while time.monotonic() < end:
+        if not condition():
+            return False
+        time.sleep(0.005)
+    return condition()

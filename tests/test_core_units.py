@@ -1,0 +1,684 @@
+"""The compiled core without worker processes: the worker's loop runs in a thread."""
+
+from __future__ import annotations
+
+import ctypes
+import logging
+import mmap
+import os
+import pickle
+import struct
+import threading
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+import tasks
+from guards import wait_until
+from support import DEADLINE, Background, Calls
+
+from celery_pool import AttachError, PoolNotRunning, PoolTerminated, WorkerLostError, _poolcore
+from celery_pool._poolcore import CallbacksIn, Channel, Core, PoolState, TaskPoolBase, WorkerEnd
+
+PAGE = 4096
+RING = 16 * 1024  # the smallest
+# where src/_poolcore/layout.h puts what a worker can write
+COMPLETION_TAIL = 256
+SUBMISSION_HEAD = 192
+COMPLETION_RING = PAGE + RING
+
+
+class Facade(TaskPoolBase):
+    reap_timeout = None
+
+
+class Bench:
+    """A core, its channels, and a facade to submit through."""
+
+    def __init__(self, limit: int | None = None, callbacks_in: int = CallbacksIn.CALLER_ONLY):
+        self.core = Core(limit, callbacks_in, False, logging.Logger("bench"), 0, RING)
+        self.core.state = PoolState.RUNNING
+        self.core.processes = 100
+        self.pool = Facade()
+        self.pool._core = self.core
+        self.workers: list[tuple[Channel, Background]] = []
+
+    def channel(self, is_open: bool = True) -> Channel:
+        channel = Channel(RING)
+        channel.pid = 4711
+        self.core.attach(channel)
+        if is_open:
+            self.core.ready(channel)
+        return channel
+
+    def end(self, channel: Channel, spin_ns: int = 0, yields: int = 10) -> WorkerEnd:
+        return WorkerEnd(*self.core.worker_fds(), *channel.worker_fds(), spin_ns, yields)
+
+    def serve(self, channel: Channel) -> Background:
+        worker = Background(self.end(channel).serve)
+        self.workers.append((channel, worker))
+        return worker
+
+    def stop(self) -> None:
+        for channel, worker in self.workers:
+            wait_until(lambda c=channel: self.core.stop_worker(c) or self.core.collect(), DEADLINE)
+            worker.result()
+
+    def reap_all(self) -> None:
+        def body() -> None:
+            while self.core.pending:
+                self.pool.wait_for_result()
+
+        Background(body).result()
+
+
+@pytest.fixture
+def bench():
+    made = []
+
+    def make(*args: Any, **kwargs: Any) -> Bench:
+        made.append(Bench(*args, **kwargs))
+        return made[-1]
+
+    yield make
+    while made:
+        made.pop().stop()
+
+
+def poke(channel: Channel, offset: int, data: bytes) -> None:
+    """Writes what a worker could write."""
+    with mmap.mmap(channel.segment_fd, PAGE + 2 * RING) as segment:
+        segment[offset : offset + len(data)] = data
+
+
+def peek(channel: Channel, offset: int) -> int:
+    with mmap.mmap(channel.segment_fd, PAGE + 2 * RING) as segment:
+        return struct.unpack_from("<Q", segment, offset)[0]
+
+
+# ---- road from submission to callback ----
+
+
+def test_a_task_there_and_back(bench):
+    b = bench()
+    channel = b.channel()
+    b.serve(channel)
+    calls = Calls()
+    r = b.pool.apply_async(tasks.same, (5,), callbacks=calls, meta="m")
+    assert Background(b.pool.wait_for_result).result() == 1
+    assert calls.calls == [(5, "m")]
+    assert r.get(DEADLINE) == 5
+    assert r.worker_pid == 4711
+
+
+def test_nothing_is_lost_over_many_rounds(bench):
+    """Frames of all sizes, so that both rings wrap everywhere."""
+    b = bench(limit=64)
+    b.serve(b.channel())
+    b.serve(b.channel())
+    calls = Calls()
+
+    def submit():
+        for i in range(3000):
+            data = bytes([i % 256]) * (i * 7 % 700)
+            b.pool.apply_async(tasks.same, (data,), callbacks=calls, meta=(i, data))
+        b.reap_all()
+
+    Background(submit).result(40)
+    assert sorted(meta[0] for _, meta in calls.calls) == list(range(3000))
+    assert all(value == meta[1] for value, meta in calls.calls)
+
+
+def test_both_sides_park_every_time(bench):
+    """Ping-pong without spinning: each round needs two wake-ups."""
+    b = bench()
+    b.core.set_patience(0, 0)
+    channel = b.channel()
+    b.workers.append((channel, Background(b.end(channel, 0, 0).serve)))
+
+    def play():
+        for i in range(2000):
+            assert b.pool.apply_async(tasks.same, (i,)).get(DEADLINE) == i
+
+    Background(play).result(40)
+
+
+def test_the_worker_waits_for_room(bench):
+    """Nobody collects: the completion ring fills, the worker parks, and goes on later."""
+    b = bench()
+    channel = b.channel()
+    b.serve(channel)
+    results = [b.pool.apply_async(tasks.zeros, (1000,)) for _ in range(100)]
+    wait_until(lambda: peek(channel, COMPLETION_TAIL) > RING * 3 // 4, DEADLINE)
+    assert peek(channel, COMPLETION_TAIL) <= RING
+    b.reap_all()
+    assert all(r.get(0) == bytes(1000) for r in results)
+
+
+def test_the_longest_frame_always_finds_room(bench):
+    """A quarter of the ring, wherever its tail stands."""
+    b = bench()
+    b.serve(b.channel())
+    longest = RING // 4 - 32 - 100
+    for i in range(60):
+        b.pool.apply_async(tasks.zeros, (i * 64,)).get(DEADLINE)
+        data = bytes(longest)
+        assert b.pool.apply_async(tasks.same, (data,)).get(DEADLINE) == data
+
+
+def test_payloads_beside_the_ring(bench):
+    b = bench()
+    b.serve(b.channel())
+    data = tasks.pattern(100_000)
+    for _ in range(5):
+        assert b.pool.apply_async(tasks.same, (data,)).get(DEADLINE) == data
+
+
+# ---- placing ----
+
+
+def test_the_backlog_keeps_what_no_ring_has_room_for(bench):
+    b = bench()
+    channel = b.channel()
+    results = [b.pool.apply_async(tasks.same, (i,)) for i in range(1000)]
+    assert 0 < channel.load < 1000
+    assert b.core.backlog == 1000 - channel.load
+    assert b.core.in_flight == 1000
+    b.serve(channel)
+    assert [r.get(DEADLINE) for r in results] == list(range(1000))
+    assert b.core.backlog == 0
+
+
+def test_no_worker_no_task(bench):
+    """Jobs wait until the first worker opens."""
+    b = bench()
+    channel = b.channel(is_open=False)
+    r = b.pool.apply_async(tasks.same, (1,))
+    assert b.core.backlog == 1
+    assert channel.load == 0
+    b.core.ready(channel)
+    assert (b.core.backlog, channel.load) == (0, 1)
+    b.serve(channel)
+    assert r.get(DEADLINE) == 1
+
+
+def test_the_least_loaded_worker_gets_the_next(bench):
+    b = bench()
+    one, two = b.channel(), b.channel()
+    for _ in range(10):
+        b.pool.apply_async(tasks.nothing)
+    assert (one.load, two.load) == (5, 5)
+    b.serve(one)
+    b.serve(two)
+    b.reap_all()
+    assert (one.load, two.load) == (0, 0)
+
+
+def test_greeting(bench):
+    b = bench()
+    channel = b.channel(is_open=False)
+    end = b.end(channel)
+    assert not channel.greeted
+    end.hello()
+    b.core.collect()
+    assert channel.greeted
+    end.start_failed(b"why")
+    b.core.collect()
+    assert channel.start_error == b"why"
+
+
+def test_counters(bench):
+    b = bench(limit=2)
+    channel = b.channel()
+    first, second = (b.pool.apply_async(tasks.same, (i,), callbacks=Calls()) for i in range(2))
+    assert b.pool.full()
+    assert (b.core.in_flight, b.core.waiting_callbacks, b.core.pending) == (2, 0, 2)
+    b.serve(channel)
+    wait_until(lambda: b.core.collect() or b.core.waiting_callbacks == 2, DEADLINE)
+    assert (b.core.in_flight, b.core.waiting_callbacks, b.core.pending) == (0, 2, 2)
+    assert not b.pool.full()
+    assert b.pool.reap() == 2
+    assert (b.core.in_flight, b.core.waiting_callbacks, b.core.reaped) == (0, 0, 2)
+    assert (first.tid, second.tid) == (1, 2)
+    assert b.core.last_tid == 2
+
+
+def test_states(bench):
+    b = bench()
+    b.core.state = PoolState.IDLE
+    with pytest.raises(PoolNotRunning):
+        b.pool.apply_async(tasks.nothing)
+    names = []
+    for state in PoolState:
+        b.core.state = state
+        names.append(b.core.state_name())
+    assert names == ["not running", "starting", "running", "closed", "terminated"]
+
+
+# ---- death ----
+
+LOST = (WorkerLostError, (4711, -9))
+
+gate = threading.Event()
+at_gate = threading.Event()
+
+
+def stand_at_gate() -> str:
+    at_gate.set()
+    gate.wait(DEADLINE)
+    return "late"
+
+
+@pytest.fixture
+def fresh_gate():
+    gate.clear()
+    at_gate.clear()
+    yield gate
+    gate.set()
+
+
+def test_recovery_gives_what_was_not_started_to_another(bench):
+    b = bench()
+    dead = b.channel()
+    results = [b.pool.apply_async(tasks.same, (i,)) for i in range(500)]
+    alive = b.channel()
+    assert b.core.recover(dead, LOST) == 0
+    assert alive.load > 0
+    assert alive.load + b.core.backlog == 500
+    assert dead not in b.core.channels
+    b.serve(alive)
+    assert [r.get(DEADLINE) for r in results] == list(range(500))
+
+
+def test_recovery_keeps_the_order(bench):
+    b = bench()
+    dead = b.channel()
+    calls = Calls()
+    for i in range(1000):
+        b.pool.apply_async(tasks.same, (i,), callbacks=calls)
+    b.core.recover(dead, LOST)
+    assert b.core.backlog == 1000
+    b.serve(b.channel())
+    b.reap_all()
+    assert calls.values == list(range(1000))
+
+
+def test_recovery_fails_what_was_claimed(bench, fresh_gate):
+    b = bench()
+    dead = b.channel()
+    worker = Background(b.end(dead).serve)
+    acks: list[int] = []
+    claimed = b.pool.apply_async(stand_at_gate, on_acknowledge=lambda: acks.append(1))
+    behind = [b.pool.apply_async(tasks.same, (i,), on_acknowledge=lambda: acks.append(2)) for i in range(3)]
+    assert at_gate.wait(DEADLINE)
+    assert b.core.recover(dead, LOST) == 1
+    b.pool.reap()
+    with pytest.raises(WorkerLostError) as caught:
+        claimed.get(0)
+    assert (caught.value.pid, caught.value.exitcode, caught.value.tid) == (4711, -9, claimed.tid)
+    assert acks == [1]
+    assert b.core.lost == 1
+    assert not any(r.ready() for r in behind)
+    b.serve(b.channel())
+    assert [r.get(DEADLINE) for r in behind] == [0, 1, 2]
+    assert acks == [1, 2, 2, 2]
+    fresh_gate.set()  # the dead one was not: what it publishes now reaches nobody
+    b.core.stop_worker(dead)
+    worker.result()
+    b.core.collect()
+    assert not claimed.successful()
+
+
+def test_recovery_without_giving_back(bench):
+    """terminate(): everything the worker had ends with the same reason."""
+    b = bench()
+    channel = b.channel()
+    bad = Calls()
+    results = [b.pool.apply_async(tasks.nothing, errbacks=bad) for _ in range(700)]
+    given = channel.load
+    assert b.core.recover(channel, (PoolTerminated, ("over",)), False) == given
+    b.core.fail_rest((PoolTerminated, ("over",)))
+    b.pool.reap()
+    assert len(bad) == 700
+    assert all(isinstance(exc, PoolTerminated) for exc in bad.values)
+    assert [exc.tid for exc in bad.values] == [r.tid for r in results]
+    assert b.core.lost == 0
+
+
+def test_recovery_drains_what_was_published(bench):
+    b = bench()
+    channel = b.channel()
+    worker = b.serve(channel)
+    results = [b.pool.apply_async(tasks.same, (i,)) for i in range(10)]
+    b.core.stop_worker(channel)
+    worker.result()
+    b.workers.clear()
+    assert b.core.recover(channel, LOST) == 0
+    assert [r.get(0) for r in results] == list(range(10))
+
+
+# ---- what a worker may do to the shared memory ----
+
+
+def frame(size: int = 64, kind: int = 8, flags: int = 0, length: int = 0, tid: int = 1) -> bytes:
+    return struct.pack("<IHHIIQQ", size, kind, flags, 0, length, tid, 0)
+
+
+RESULT, ERROR, ACK, DEFINE = 8, 9, 7, 3
+
+GARBAGE = {
+    "tail beyond the ring": lambda c: poke(c, COMPLETION_TAIL, struct.pack("<Q", RING + 64)),
+    "tail not on a line": lambda c: poke(c, COMPLETION_TAIL, struct.pack("<Q", 63)),
+    "tail far away": lambda c: poke(c, COMPLETION_TAIL, struct.pack("<Q", 2**64 - 64)),
+    "size 0": lambda c: publish(c, frame(size=0)),
+    "size not of lines": lambda c: publish(c, frame(size=65)),
+    "size beyond the tail": lambda c: publish(c, frame(size=128)),
+    "size beyond the ring": lambda c: publish(c, frame(size=2 * RING), RING),
+    "length beyond the frame": lambda c: publish(c, frame(length=33)),
+    "length huge": lambda c: publish(c, frame(length=2**32 - 1)),
+    "unknown kind": lambda c: publish(c, frame(kind=77)),
+    "kind of the other ring": lambda c: publish(c, frame(kind=DEFINE)),
+    "another tid": lambda c: publish(c, frame(tid=2)),
+    "tid 0": lambda c: publish(c, frame(tid=0)),
+    "acknowledgement not asked for": lambda c: publish(c, frame(kind=ACK)),
+    "error without text": lambda c: publish(c, frame(kind=ERROR)),
+    "extent too short": lambda c: publish(c, frame(flags=8, length=8)),
+    "extent outside the arena": lambda c: publish(c, frame(flags=8, length=16) + extent(0, 100)),
+    "extent not on a page": lambda c: publish(
+        c, frame(flags=8, length=16) + extent(PAGE + 2 * RING + 1, 100)
+    ),
+    "extent too long": lambda c: publish(
+        c, frame(flags=8, length=16) + extent(PAGE + 2 * RING, 2**63)
+    ),
+    "extent that overflows": lambda c: publish(
+        c, frame(flags=8, length=16) + extent(2**64 - PAGE, 2 * PAGE)
+    ),
+}
+
+
+def extent(offset: int, length: int) -> bytes:
+    return struct.pack("<QQ", offset, length)
+
+
+def publish(channel: Channel, data: bytes, tail: int = 64) -> None:
+    poke(channel, COMPLETION_RING, data)
+    poke(channel, COMPLETION_TAIL, struct.pack("<Q", tail))
+
+
+@pytest.mark.parametrize("name", GARBAGE)
+def test_garbage_in_the_completion_ring(bench, name):
+    """The worker is given up; its tasks live on; the parent is not hurt."""
+    b = bench()
+    channel = b.channel()
+    r = b.pool.apply_async(tasks.same, (1,))
+    write: Callable[[Channel], None] = GARBAGE[name]
+    write(channel)
+    assert b.core.collect() == 0
+    assert channel.corrupt
+    assert b.core.collect() == 0
+    assert not r.ready()
+    b.pool.apply_async(tasks.same, (2,))
+    assert channel.load == 1  # it is not given anything any more
+    assert b.core.recover(channel, LOST) == 0
+    b.serve(b.channel())
+    assert r.get(DEADLINE) == 1
+
+
+def test_a_result_nobody_asked_for(bench):
+    b = bench()
+    channel = b.channel()
+    publish(channel, frame())
+    assert b.core.collect() == 0
+    assert channel.corrupt
+
+
+def test_a_result_twice(bench):
+    b = bench()
+    channel = b.channel()
+    r = b.pool.apply_async(tasks.nothing)
+    publish(channel, frame())
+    assert b.core.collect() == 1
+    assert r.get(0) is None
+    poke(channel, COMPLETION_RING + 64, frame())
+    poke(channel, COMPLETION_TAIL, struct.pack("<Q", 128))
+    assert b.core.collect() == 0
+    assert channel.corrupt
+    assert b.core.in_flight == 0
+
+
+def test_a_result_that_is_no_pickle(bench):
+    b = bench()
+    channel = b.channel()
+    r = b.pool.apply_async(tasks.nothing)
+    publish(channel, frame(length=5) + b"xxxxx")
+    assert b.core.collect() == 1
+    with pytest.raises(Exception, match="could not be unpickled"):
+        r.get(0)
+    assert not channel.corrupt
+
+
+def test_an_error_that_is_no_pickle(bench):
+    b = bench()
+    channel = b.channel()
+    r = b.pool.apply_async(tasks.nothing)
+    publish(channel, frame(kind=ERROR, length=5) + b"xxxxx")
+    assert b.core.collect() == 1
+    with pytest.raises(Exception, match="could not be unpickled"):
+        r.get(0)
+
+
+def test_a_long_result_that_is_not_there(bench):
+    """An extent inside the arena where nothing was written."""
+    b = bench()
+    channel = b.channel()
+    r = b.pool.apply_async(tasks.nothing)
+    publish(channel, frame(flags=8, length=16) + extent(PAGE + 2 * RING, 1000))
+    assert b.core.collect() == 1
+    with pytest.raises(Exception, match="could not be unpickled"):
+        r.get(0)
+
+
+def test_a_long_result_that_no_memory_would_hold(bench):
+    b = bench()
+    channel = b.channel()
+    r = b.pool.apply_async(tasks.nothing)
+    publish(channel, frame(flags=8, length=16) + extent(PAGE + 2 * RING, 2**45))
+    assert b.core.collect() == 1
+    with pytest.raises(Exception, match="could not be unpickled|memory"):
+        r.get(0)
+    assert not r.successful()
+
+
+@pytest.mark.parametrize("head", [2**40, 63, 2**64 - 64], ids=["ahead", "not on a line", "behind"])
+def test_garbage_in_the_submission_ring(bench, head):
+    b = bench()
+    channel = b.channel()
+    poke(channel, SUBMISSION_HEAD, struct.pack("<Q", head))
+    results = [b.pool.apply_async(tasks.same, (i,)) for i in range(1000)]
+    assert channel.corrupt
+    assert b.core.recover(channel, LOST) == 0
+    b.serve(b.channel())
+    assert [r.get(DEADLINE) for r in results] == list(range(1000))
+
+
+def test_a_worker_that_scribbles_over_claims(bench):
+    """Claim words that say nothing sensible: lost, not run twice."""
+    b = bench()
+    channel = b.channel()
+    r = b.pool.apply_async(tasks.same, (1,))
+    with mmap.mmap(channel.segment_fd, PAGE + 2 * RING) as segment:
+        ring = segment[PAGE : PAGE + RING]
+        at = ring.index(struct.pack("<Q", r.tid << 3 | 1))
+        segment[PAGE + at : PAGE + at + 8] = b"\xff" * 8
+    assert b.core.recover(channel, LOST) == 1
+    with pytest.raises(WorkerLostError):
+        r.get(0)
+
+
+def test_the_segment_cannot_be_resized(bench):
+    """Else a worker could make its parent die of SIGBUS."""
+    channel = bench().channel()
+    for size in (0, PAGE, 2**47):
+        with pytest.raises(OSError, match="not permitted|EPERM|denied"):
+            os.ftruncate(channel.segment_fd, size)
+
+
+@pytest.mark.parametrize("offset", [0, 8, 12])
+def test_a_worker_of_another_build(bench, offset):
+    b = bench()
+    channel = b.channel()
+    poke(channel, offset, b"\xee")
+    with pytest.raises(AttachError, match="another build"):
+        b.end(channel)
+
+
+# ---- claims ----
+
+
+def test_a_task_taken_back_before_it_started(bench):
+    """Revoked in the ring: the worker passes over it."""
+    b = bench()
+    channel = b.channel()
+    log = Calls()
+    results = [b.pool.apply_async(tasks.same, (i,), callbacks=log) for i in range(5)]
+    assert b.core.take_out(results[2].tid, "taken")
+    assert channel.load == 4
+    b.serve(channel)
+    b.reap_all()
+    assert log.values == [0, 1, 3, 4]
+    assert results[2].get(0) == "taken"
+    assert not b.core.take_out(results[2].tid, "again")
+    assert not b.core.take_out(99, "unknown")
+
+
+def test_taking_out_many(bench):
+    b = bench()
+    channel = b.channel()
+    results = [b.pool.apply_async(tasks.same, (i,)) for i in range(2000)]
+    for r in results[::2]:
+        assert b.core.take_out(r.tid, None)
+    assert b.core.in_flight == 1000
+    b.serve(channel)
+    assert [r.get(DEADLINE) for r in results[1::2]] == list(range(1, 2000, 2))
+    assert b.core.in_flight == 0
+
+
+def test_worker_pid_follows_the_claim(bench, fresh_gate):
+    b = bench()
+    channel = b.channel()
+    r = b.pool.apply_async(stand_at_gate)
+    assert r.worker_pid is None
+    b.serve(channel)
+    assert at_gate.wait(DEADLINE)
+    assert r.worker_pid == 4711
+    fresh_gate.set()
+    assert r.get(DEADLINE) == "late"
+
+
+# ---- waiting ----
+
+
+def test_wait_drained(bench, fresh_gate):
+    b = bench()
+    b.serve(b.channel())
+    assert b.core.wait_drained(0)
+    b.pool.apply_async(stand_at_gate)
+    assert not b.core.wait_drained(0.02)
+    waiter = Background(b.core.wait_drained, None)
+    fresh_gate.set()
+    assert waiter.result()
+
+
+def test_the_reaper_loop(bench):
+    b = bench(callbacks_in=CallbacksIn.ANY_THREAD)
+    b.serve(b.channel())
+    reaper = Background(b.core.reaper_loop)
+    calls = Calls()
+    for i in range(200):
+        b.pool.apply_async(tasks.same, (i,), callbacks=calls)
+    wait_until(lambda: len(calls) == 200, DEADLINE)
+    b.core.stop_reaper()
+    reaper.result()
+    assert sorted(calls.values) == list(range(200))
+
+
+def test_a_leader_sees_a_worker_that_comes_while_it_waits(bench):
+    """The set of rings changes under it."""
+    b = bench()
+    r = b.pool.apply_async(tasks.same, (1,))
+    getter = Background(r.get, DEADLINE)
+    b.serve(b.channel())
+    assert getter.result(5) == 1
+
+
+def test_a_leader_survives_the_end_of_a_worker(bench):
+    """The rings that it looks at stay mapped."""
+    b = bench()
+    b.core.set_patience(50_000_000, 1000)
+    first = b.channel()
+    r = b.pool.apply_async(tasks.same, (1,))
+    getter = Background(r.get, DEADLINE)
+    b.core.recover(first, LOST)
+    del first
+    b.serve(b.channel())
+    assert getter.result(5) == 1
+
+
+# ---- arguments ----
+
+
+@pytest.mark.parametrize("size", [0, 1, 4096, 8192, 2**14 - 1, 2**14 + 64, 3 * 2**14, 2**31])
+def test_ring_sizes_refused(size):
+    with pytest.raises((ValueError, OverflowError)):
+        Channel(size)
+
+
+@pytest.mark.parametrize("size", [2**14, 2**16, 2**20])
+def test_ring_sizes(size):
+    assert Channel(size).load == 0
+
+
+def test_descriptors_are_not_inheritable(bench):
+    b = bench()
+    channel = b.channel()
+    for fd in b.core.owned_fds() | channel.owned_fds():
+        assert not os.get_inheritable(fd)
+
+
+def test_everything_is_freed():
+    """Counted in a debug build; the leak guard looks at descriptors and mappings."""
+    before = _poolcore.debug_counters()
+    b = Bench()
+    b.serve(b.channel())
+    r = b.pool.apply_async(tasks.same, (1,))
+    r.get(DEADLINE)
+    b.stop()
+    del b, r
+    assert _poolcore.debug_counters() == before
+
+
+def test_jobs_that_never_ended_are_freed_with_their_pool():
+    before = _poolcore.debug_counters()
+    b = Bench()
+    b.channel()
+    for _ in range(1000):
+        b.pool.apply_async(tasks.same, (1,), callbacks=Calls())
+    b.core.recover(b.core.channels[0], (PoolTerminated, ("over",)), False)
+    b.core.fail_rest((PoolTerminated, ("over",)))
+    b.pool.reap()
+    del b
+    assert _poolcore.debug_counters() == before
+
+
+def test_pickles_are_of_protocol_five(bench):
+    """What lies in the ring is a plain pickle of the arguments, without the tid."""
+    b = bench()
+    channel = b.channel()
+    b.pool.apply_async(tasks.same, ("needle",))
+    with mmap.mmap(channel.segment_fd, PAGE + 2 * RING) as segment:
+        ring = segment[PAGE : PAGE + RING]
+    assert pickle.dumps(("needle",), 5) in ring
+    b.core.recover(channel, (PoolTerminated, ("over",)), False)
+    b.core.fail_rest((PoolTerminated, ("over",)))
+    b.pool.reap()
+    assert ctypes.sizeof(ctypes.c_void_p) == 8
