@@ -4,6 +4,7 @@ PYTHON ?= python3
 VENV ?= .venv
 ARGS ?=
 ROUNDS ?= 2000000
+DURATION ?= 300
 CC ?= cc
 
 BIN := $(VENV)/bin
@@ -11,7 +12,7 @@ SOURCES := setup.py pyproject.toml $(wildcard src/_poolcore.pyx src/_poolcore/*.
 PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check
 SANITIZERS := address,undefined
 
-.PHONY: help demo test test-all lint format typecheck build werror bench stress sanitize clean
+.PHONY: help demo test test-all lint format typecheck build werror bench stress soak sanitize clean
 .DELETE_ON_ERROR:
 
 help: ## this list
@@ -56,6 +57,9 @@ bench: $(VENV)/.bench ## the core's operations, and the pool beside its peers
 stress: build/ring_stress-thread build/ring_stress-address ## the rings in C under the sanitizers
 	build/ring_stress-thread $(ROUNDS)
 	build/ring_stress-address $(ROUNDS)
+
+soak: $(VENV)/.built ## a pool under load and faults for DURATION seconds (ARGS=--help for more)
+	$(BIN)/python -W error tests/soak.py --seconds $(DURATION) $(ARGS)
 
 build/ring_stress-thread: SANITIZE := thread
 build/ring_stress-address: SANITIZE := address,undefined

@@ -25,6 +25,7 @@ typedef struct {
     uint8_t *base;
     uint64_t size;
     cp_word head;        /* ours; relaxed, so that a waiting thread may look */
+    uint64_t released;   /* the head that the producer has been told */
     uint64_t tail_seen;  /* the producer's tail when we last looked */
 } cp_consumer;
 
@@ -117,7 +118,7 @@ static inline void cp_consumer_init(cp_consumer *c, cp_indices *shared, uint8_t 
     c->base = base;
     c->size = size;
     cp_poke(&c->head, 0);
-    c->tail_seen = 0;
+    c->released = c->tail_seen = 0;
 }
 
 /* Whether anything was published past our head; from any thread. */
@@ -134,7 +135,8 @@ static inline int cp_ring_next(cp_consumer *c, cp_frame *copy, uint64_t *positio
         uint64_t head = cp_peek(&c->head);
         if (head == c->tail_seen) {
             uint64_t tail = cp_observe(&c->shared->tail);
-            if (tail - head > c->size || tail % CP_LINE)
+            /* not past the room that we gave back: nobody feeds us for ever */
+            if (tail - head > c->size - (head - c->released) || tail % CP_LINE)
                 return CP_GARBAGE;
             if (tail == head)
                 return CP_EMPTY;
@@ -174,7 +176,8 @@ static inline void cp_ring_advance(cp_consumer *c, const cp_frame *copy)
 /* Gives the room of all frames passed so far back to the producer. */
 static inline void cp_ring_release(cp_consumer *c)
 {
-    cp_publish(&c->shared->head, cp_peek(&c->head));
+    c->released = cp_peek(&c->head);
+    cp_publish(&c->shared->head, c->released);
 }
 
 #endif

@@ -44,6 +44,8 @@ from .worker import ATTACH_FAILED, WorkerPlan
 EXIT_CODE_WAIT = 0.5
 #: How long the template may take to end, in seconds.
 TEMPLATE_GRACE = 2.0
+#: How long the dead template's status may take to arrive, in seconds.
+STATUS_WAIT = 0.2
 #: How long the template may be unable to take a request, in seconds.
 TEMPLATE_STUCK = 10.0
 #: The supervisor looks at everything this often at least, in seconds.
@@ -669,16 +671,17 @@ class Supervisor:
 def _has_exited(process: BaseProcess, pidfd: int) -> bool:
     """Within TEMPLATE_GRACE; and is reaped, if nobody else has done that. Not by
     multiprocessing's join: it would wait for a pipe that the workers keep open."""
+    grace = TEMPLATE_GRACE
     if pidfd >= 0:
         poll = select.poll()
         poll.register(pidfd, select.POLLIN)
-        exited = bool(poll.poll(1000 * TEMPLATE_GRACE))
-        process.join(0)
-        return exited
-    end = time.monotonic() + TEMPLATE_GRACE
+        if not poll.poll(1000 * grace):
+            return False
+        grace = STATUS_WAIT
+    end = time.monotonic() + grace
     while process.exitcode is None:
         if time.monotonic() >= end:
-            return False
+            return pidfd >= 0
         time.sleep(0.001)
     return True
 

@@ -66,6 +66,7 @@ static void parking_work(void *context)
     struct parking_worker *me = context;
     struct pair *pair = &me->pair;
     struct worker_end e = {.me = me, .random = mixed(seed + 10 + (uint64_t)me->number)};
+    uint64_t released = 0;
     cp_patience_init(&e.patience, 0, 0);
     cp_consumer_init(&e.submission, &pair->header->submission, pair->submission, pair->ring_size);
     cp_producer_init(&e.completion, &pair->header->completion, pair->completion, pair->ring_size);
@@ -76,6 +77,7 @@ static void parking_work(void *context)
         const uint8_t *payload;
         int got = cp_ring_next(&e.submission, &f, &position, &payload);
         if (got == CP_EMPTY) {
+            released = cp_peek(&e.submission.head);
             cp_ring_release(&e.submission);
             worker_end_wait(&e, cp_has_submission, &e.submission);
             continue;
@@ -83,8 +85,10 @@ static void parking_work(void *context)
         check(got == CP_FRAME && cp_peek(&f.claim) == n && is_filled(payload, f.length, n));
         worker_end_publish(&e, n);
         cp_ring_advance(&e.submission, &f);
-        if (cp_peek(&e.submission.head) % (pair->ring_size / 16) == 0)
+        if (cp_peek(&e.submission.head) - released >= pair->ring_size / 16) {
+            released = cp_peek(&e.submission.head);
             cp_ring_release(&e.submission);
+        }
         n++;
         progress(1 + me->number);
     }
@@ -138,10 +142,7 @@ static void parking_run(struct parking *k, uint64_t ring_size)
     for (int w = 0; w < k->workers; w++)
         peer_start(&k->worker[w].peer, parking_work, &k->worker[w]);
     while (left) {
-        for (int w = 0; w < k->workers; w++) {
-            while (end[w].sent < k->frames && (!k->alternate || end[w].sent == end[w].received) &&
-                   push(&end[w].submission, &end[w].ringer, end[w].sent, &random))
-                end[w].sent++;
+        for (int w = 0; w < k->workers; w++) {      /* collect ... */
             cp_frame f;
             uint64_t position;
             const uint8_t *payload;
@@ -157,12 +158,13 @@ static void parking_run(struct parking *k, uint64_t ring_size)
             dawdle(&random);
             cp_ring_if_parked(&end[w].ringer);
         }
+        for (int w = 0; w < k->workers; w++)        /* ... and refill */
+            while (end[w].sent < k->frames && (!k->alternate || end[w].sent == end[w].received) &&
+                   push(&end[w].submission, &end[w].ringer, end[w].sent, &random))
+                end[w].sent++;
         progress(0);
-        bool may_send = false;      /* as after a collect that refilled */
-        for (int w = 0; w < k->workers; w++)
-            may_send |= end[w].sent < k->frames && end[w].sent == end[w].received;
-        if (!left || may_send)
-            continue;
+        if (!left)
+            break;
         epoch++;
         if (!cp_wait_awake(&patience, cp_any_pending, &look)) {
             cp_park(&k->control->parent_epoch, epoch, k->parent_bell[0], -1, cp_any_pending, &look, -1, &patience);
