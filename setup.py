@@ -40,6 +40,7 @@ if switch("SANITIZE"):
 if switch("COVERAGE"):
     directives["linetrace"] = True
     macros += [("CYTHON_TRACE", "1"), ("CYTHON_TRACE_NOGIL", "1")]
+    cflags += ["-Wno-maybe-uninitialized"]  # the tracing code confuses gcc
 if switch("WERROR"):
     cflags += ["-Werror"]
 if switch("ANNOTATE"):
@@ -51,7 +52,8 @@ if switch("ANNOTATE"):
 class build_poolcore(build_ext):
     def finalize_options(self):
         super().finalize_options()
-        self.cython_c_in_temp = True  # no generated C in the source tree
+        # no generated C in the source tree; only Cython's coverage plug-in looks for it there
+        self.cython_c_in_temp = not switch("COVERAGE")
         self.cython_directives = directives
         self.force = True  # time stamps do not know the switches
 

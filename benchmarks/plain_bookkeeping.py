@@ -42,7 +42,7 @@ class PlainTaskPool:
         self._new_tid = new_tid or integer_tids()
         self._queue: dict[Any, Entry] = {}
 
-    def apply_async(  # noqa: PLR0917 - the documented signature
+    def apply_async(
         self,
         target: Callable[..., Any],
         args: Iterable[Any] | None = None,

@@ -16,7 +16,6 @@ from pathlib import Path
 from typing import NoReturn
 
 import tasks
-
 from celery_pool import SoftTimeLimitExceeded
 
 # ---- without end ----

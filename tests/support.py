@@ -12,10 +12,9 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from guards import wait_until
-
 import celery_pool
 from celery_pool import ExceptionInfo, TaskPool
+from guards import wait_until
 
 DEADLINE = 10.0
 
@@ -126,9 +125,7 @@ class Recorder(TaskPool):
         self.returned: list[tuple[Any, ...]] = []
         self.readied: list[tuple[Any, ...]] = []
 
-    def on_return(
-        self, ret_val: Any, tid: Any, callbacks: Any, errbacks: Any, meta: Any
-    ) -> None:
+    def on_return(self, ret_val: Any, tid: Any, callbacks: Any, errbacks: Any, meta: Any) -> None:
         self.returned.append((ret_val, tid, callbacks, errbacks, meta))
         super().on_return(ret_val, tid, callbacks, errbacks, meta)
 

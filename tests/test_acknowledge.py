@@ -6,11 +6,11 @@ import os
 import signal
 
 import pytest
+
 import tasks
+from celery_pool import WorkerLostError
 from guards import wait_until
 from support import DEADLINE, Background, Calls, Gate, Log, Recorder, at_rest, collected
-
-from celery_pool import WorkerLostError
 
 
 @pytest.fixture
@@ -101,9 +101,7 @@ def test_never_if_the_task_did_not_start(pool, gate):
     )
     gate.await_tasks()
     for i in (2, 3):
-        p.apply_async(
-            tasks.nothing, on_acknowledge=lambda i=i: acks.append(i), errbacks=errors
-        )
+        p.apply_async(tasks.nothing, on_acknowledge=lambda i=i: acks.append(i), errbacks=errors)
     Background(p.terminate).result()
     assert acks == [1]
     assert len(errors) == 3

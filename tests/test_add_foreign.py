@@ -9,7 +9,9 @@ from concurrent.futures import CancelledError, Future
 from multiprocessing.pool import ThreadPool
 
 import pytest
+
 import tasks
+from celery_pool import ExceptionInfo, PoolTerminated
 from guards import wait_until
 from support import (
     DEADLINE,
@@ -23,8 +25,6 @@ from support import (
     run_script,
     stays,
 )
-
-from celery_pool import ExceptionInfo, PoolTerminated
 
 
 class Foreign:
@@ -142,7 +142,9 @@ print(seen)
 """,
         timeout=10,
     )
-    assert (done.returncode, done.stdout) == (0, '[KeyboardInterrupt("the task\'s")]\n'), done.stderr
+    assert (done.returncode, done.stdout) == (0, '[KeyboardInterrupt("the task\'s")]\n'), (
+        done.stderr
+    )
 
 
 def test_finished_before(pool, kind):

@@ -8,15 +8,15 @@ import multiprocessing.pool
 import operator
 import os
 import socket
-from multiprocessing import resource_sharer
 from collections import OrderedDict, UserDict, namedtuple
+from multiprocessing import resource_sharer
 from types import MappingProxyType
 
 import pytest
-import tasks
-from support import DEADLINE, Calls, Gate, at_rest
 
+import tasks
 from celery_pool import AsyncResult
+from support import DEADLINE, Calls, Gate, at_rest
 
 
 def test_runs_in_a_worker(pool, start_method):
@@ -60,7 +60,9 @@ def test_positional_arguments(pool, args, expected):
     assert pool(1).apply_async(tasks.echo, args).get(DEADLINE) == (expected, {})
 
 
-@pytest.mark.parametrize("target", [tasks.echo, functools.partial(tasks.echo)], ids=["id", "pickled"])
+@pytest.mark.parametrize(
+    "target", [tasks.echo, functools.partial(tasks.echo)], ids=["id", "pickled"]
+)
 @pytest.mark.parametrize(
     "kwargs",
     [None, {}, {"a": 1}, OrderedDict(b=2), UserDict(c=3), MappingProxyType({"d": 4})],
@@ -76,9 +78,7 @@ def test_keyword_arguments(pool, target, kwargs):
 def test_all_parameters_by_position(pool):
     p = pool(1)
     good, bad, acks = Calls(), Calls(), []
-    r = p.apply_async(
-        tasks.echo, (1,), {"k": 2}, [good], [bad], lambda: acks.append(1), {"m": 3}
-    )
+    r = p.apply_async(tasks.echo, (1,), {"k": 2}, [good], [bad], lambda: acks.append(1), {"m": 3})
     assert r.get(DEADLINE) == ((1,), {"k": 2})
     assert (good.calls, bad.calls, acks) == ([(((1,), {"k": 2}), {"m": 3})], [], [1])
 

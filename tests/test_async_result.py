@@ -12,11 +12,11 @@ import weakref
 from multiprocessing.pool import RemoteTraceback
 
 import pytest
+
 import tasks
+from celery_pool import AsyncResult, WorkerLostError
 from guards import wait_until
 from support import DEADLINE, Background, Calls, Gate, collected
-
-from celery_pool import AsyncResult, WorkerLostError
 
 
 @pytest.fixture

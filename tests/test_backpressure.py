@@ -11,11 +11,11 @@ import time
 from pathlib import Path
 
 import pytest
+
 import tasks
+from celery_pool import PayloadTooLarge, PoolError, PoolFull, PoolTerminated, TaskPool
 from guards import wait_until
 from support import DEADLINE, Background, Calls, Gate, at_rest, stays
-
-from celery_pool import PayloadTooLarge, PoolError, PoolFull, PoolTerminated, TaskPool
 
 KIB = 1024
 

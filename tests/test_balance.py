@@ -6,8 +6,9 @@ import os
 import signal
 import time
 
-import limit_targets
 import pytest
+
+import limit_targets
 import tasks
 from guards import wait_until
 from support import DEADLINE, Background, Calls, Gate, at_rest, stays

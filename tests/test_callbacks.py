@@ -6,11 +6,11 @@ import threading
 import time
 
 import pytest
+
 import tasks
+from celery_pool import TaskPool
 from guards import wait_until
 from support import DEADLINE, Background, Calls, Gate, Log, at_rest, collected
-
-from celery_pool import TaskPool
 
 MODES = ["any", "reaper", "caller"]
 
@@ -247,7 +247,9 @@ def test_get_inside_callbacks(pool, mode):
 
     calls = Calls()
     other = p.apply_async(tasks.same, ("other",), callbacks=calls)
-    gate_open = p.apply_async(tasks.same, ("own",), callbacks=callback) if mode == "caller" else None
+    gate_open = (
+        p.apply_async(tasks.same, ("own",), callbacks=callback) if mode == "caller" else None
+    )
     if gate_open is None:
         ready = threading.Event()
 

@@ -9,18 +9,18 @@ import signal
 import time
 from pathlib import Path
 
-import limit_targets
 import pytest
-import tasks
-from guards import wait_until
-from support import DEADLINE, Background, Calls, Gate, at_rest, collected, is_gone
 
+import limit_targets
+import tasks
 from celery_pool import (
     PoolError,
     TaskCancelled,
     TaskTerminated,
     WorkerLostError,
 )
+from guards import wait_until
+from support import DEADLINE, Background, Calls, Gate, at_rest, collected, is_gone
 
 
 @pytest.fixture

@@ -13,12 +13,12 @@ from collections.abc import Callable
 from typing import Any
 
 import pytest
-import tasks
-from guards import wait_until
-from support import DEADLINE, Background, Calls
 
+import tasks
 from celery_pool import AttachError, PoolNotRunning, PoolTerminated, WorkerLostError, _poolcore
 from celery_pool._poolcore import CallbacksIn, Channel, Core, PoolState, TaskPoolBase, WorkerEnd
+from guards import wait_until
+from support import DEADLINE, Background, Calls
 
 PAGE = 4096
 RING = 16 * 1024  # the smallest
@@ -311,7 +311,10 @@ def test_recovery_fails_what_was_claimed(bench, fresh_gate):
     worker = Background(b.end(dead).serve)
     acks: list[int] = []
     claimed = b.pool.apply_async(stand_at_gate, on_acknowledge=lambda: acks.append(1))
-    behind = [b.pool.apply_async(tasks.same, (i,), on_acknowledge=lambda: acks.append(2)) for i in range(3)]
+    behind = [
+        b.pool.apply_async(tasks.same, (i,), on_acknowledge=lambda: acks.append(2))
+        for i in range(3)
+    ]
     assert at_gate.wait(DEADLINE)
     assert b.core.recover(dead, LOST) == 1
     b.pool.reap()

@@ -7,12 +7,12 @@ import pickle
 from concurrent.futures import Future
 
 import pytest
-import tasks
-from guards import wait_until
-from support import DEADLINE, Background, Calls, Recorder, at_rest, failure, run_script
 
 import celery_pool
+import tasks
 from celery_pool import ExceptionInfo, PoolError, ResultDecodingError, ResultEncodingError, TaskPool
+from guards import wait_until
+from support import DEADLINE, Background, Calls, Recorder, at_rest, failure, run_script
 
 
 def outcome(p: TaskPool, target, *args):
@@ -32,7 +32,15 @@ def outcome(p: TaskPool, target, *args):
 
 @pytest.mark.parametrize(
     "kind",
-    [ValueError, KeyError, SystemExit, KeyboardInterrupt, GeneratorExit, StopIteration, BaseException],
+    [
+        ValueError,
+        KeyError,
+        SystemExit,
+        KeyboardInterrupt,
+        GeneratorExit,
+        StopIteration,
+        BaseException,
+    ],
 )
 def test_every_base_exception_is_delivered(pool, kind):
     p = pool(1)

@@ -12,11 +12,11 @@ import warnings
 from pathlib import Path
 
 import pytest
+
 import tasks
+from celery_pool import PoolError, TaskPool, WrongProcess
 from guards import wait_until
 from support import DEADLINE, Calls, Gate, is_gone, run_script, script_environment
-
-from celery_pool import PoolError, TaskPool, WrongProcess
 
 
 def in_forked_child(function, deadline=DEADLINE):
@@ -126,7 +126,10 @@ def test_a_forked_child_sees_what_is_done(pool):
     p = pool(1)
     r = p.apply_async(tasks.same, ("value",), callbacks=Calls())
     r.get(DEADLINE)
-    assert in_forked_child(lambda: (r.ready(), r.get(), r.tid)) == ("returned", (True, "value", r.tid))
+    assert in_forked_child(lambda: (r.ready(), r.get(), r.tid)) == (
+        "returned",
+        (True, "value", r.tid),
+    )
 
 
 def test_a_forked_child_may_have_a_pool_of_its_own(pool):

@@ -9,12 +9,12 @@ import itertools
 import os
 import sys
 
-import many_functions
 import pytest
-import tasks
-from support import DEADLINE, Calls
 
+import many_functions
+import tasks
 from celery_pool.functions import pickled_global
+from support import DEADLINE, Calls
 
 
 @pytest.fixture
@@ -109,7 +109,10 @@ def test_a_failing_import_in_the_worker_is_tried_again(pool, start_method, modul
 
 
 def test_a_function_that_is_not_there(pool, module):
-    module("half_module", "import os\nif os.getpid() == %d:\n    def f():\n        pass\n" % os.getpid())
+    module(
+        "half_module",
+        "import os\nif os.getpid() == %d:\n    def f():\n        pass\n" % os.getpid(),
+    )
     p = pool(1)
     half = importlib.import_module("half_module")
     with pytest.raises(AttributeError, match="f"):

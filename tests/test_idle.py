@@ -9,6 +9,7 @@ import time
 from pathlib import Path
 
 import pytest
+
 import tasks
 from guards import descendants, wait_until
 from support import DEADLINE, Background, Calls, Gate, at_rest

@@ -7,10 +7,10 @@ import pickle
 import random
 
 import pytest
-import tasks
-from support import DEADLINE, Background, Calls, Gate
 
+import tasks
 from celery_pool import PoolError
+from support import DEADLINE, Background, Calls, Gate
 
 RING = 256 * 1024
 LINE = 64
@@ -21,7 +21,30 @@ LONGEST = RING // 4 - HEADER  # payload that still goes through a ring
 ARGUMENT = {n: len(pickle.dumps((bytes(n),), 5)) - n for n in (31, 1000, 65000)}
 RESULT = {n: len(pickle.dumps(bytes(n), 5)) - n for n in (31, 1000, 65000)}
 
-SMALL = [0, 1, 15, 16, 17, 30, 31, 32, 33, 63, 64, 65, 95, 96, 97, 127, 128, 255, 256, 257, 4095, 4096]
+SMALL = [
+    0,
+    1,
+    15,
+    16,
+    17,
+    30,
+    31,
+    32,
+    33,
+    63,
+    64,
+    65,
+    95,
+    96,
+    97,
+    127,
+    128,
+    255,
+    256,
+    257,
+    4095,
+    4096,
+]
 
 
 def around(size, overhead):
@@ -42,7 +65,7 @@ def data_of(size):
 
 def test_small_sizes_both_ways(pool, start_method):
     p = pool(64, processes=2)
-    results = [(n, p.apply_async(tasks.same, (data_of(n),))) for n in range(0, 200)]
+    results = [(n, p.apply_async(tasks.same, (data_of(n),))) for n in range(200)]
     results += [(n, p.apply_async(tasks.same, (data_of(n),))) for n in SMALL]
     for n, r in results:
         assert r.get(DEADLINE) == data_of(n), n
@@ -134,7 +157,11 @@ def test_a_backlog_of_long_arguments(pool, tmp_path):
 
 def test_what_is_long_and_not_bytes(pool):
     p = pool(2)
-    value = {"text": "ü" * 100_000, "list": list(range(50_000)), "nested": [{i: [i]} for i in range(5_000)]}
+    value = {
+        "text": "ü" * 100_000,
+        "list": list(range(50_000)),
+        "nested": [{i: [i]} for i in range(5_000)],
+    }
     assert p.apply_async(tasks.same, (value,)).get(DEADLINE) == value
 
 

@@ -11,10 +11,8 @@ import time
 import warnings
 
 import pytest
-import tasks
-from guards import wait_until
-from support import DEADLINE, Background, Calls, Gate, Log, at_rest, is_gone, run_script, stays
 
+import tasks
 from celery_pool import (
     PoolClosed,
     PoolError,
@@ -25,6 +23,8 @@ from celery_pool import (
     Statistics,
     TaskPool,
 )
+from guards import wait_until
+from support import DEADLINE, Background, Calls, Gate, Log, at_rest, is_gone, run_script, stays
 
 
 @pytest.fixture

@@ -6,12 +6,12 @@ import threading
 import time
 
 import pytest
-import tasks
-from guards import wait_until
-from support import DEADLINE, Background, Calls, Gate, at_rest, stays
 
+import tasks
 from celery_pool import PoolClosed, PoolTerminated, TaskPool
 from celery_pool.cpus import usable_cpus
+from guards import wait_until
+from support import DEADLINE, Background, Calls, Gate, at_rest, stays
 
 
 @pytest.fixture

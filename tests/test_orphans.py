@@ -14,7 +14,9 @@ import warnings
 from pathlib import Path
 
 import pytest
+
 import tasks
+from celery_pool import TaskPool
 from guards import descendants, wait_until
 from support import (
     DEADLINE,
@@ -26,8 +28,6 @@ from support import (
     run_script,
     script_environment,
 )
-
-from celery_pool import TaskPool
 
 #: How long workers may outlive a parent that was killed, in seconds.
 SOON = 2.0
@@ -114,9 +114,7 @@ def test_killed_with_stopped_workers(tmp_path):
     try:
         workers = {pid for pid in family if not is_gone(pid)}
         # the template has no lifeline: it ends once it is continued
-        wait_until(
-            lambda: sum(not is_gone(pid) for pid in workers) <= 1, SOON, "workers are gone"
-        )
+        wait_until(lambda: sum(not is_gone(pid) for pid in workers) <= 1, SOON, "workers are gone")
     finally:
         for pid in family:
             with contextlib.suppress(ProcessLookupError):
@@ -352,9 +350,7 @@ def test_the_users_own_forks_and_programs(pool):
     # and a death is still seen at once
     (pid, other) = p.get_worker_pids()
     os.kill(pid, signal.SIGKILL)
-    wait_until(
-        lambda: len(p.get_worker_pids()) == 2 and pid not in p.get_worker_pids(), DEADLINE
-    )
+    wait_until(lambda: len(p.get_worker_pids()) == 2 and pid not in p.get_worker_pids(), DEADLINE)
     assert other in p.get_worker_pids()
 
 
@@ -453,4 +449,3 @@ if __name__ == "__main__":
     assert refused.startswith("refused:")
     assert "another build" in refused
     assert one == "1"
-

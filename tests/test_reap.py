@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 
 import pytest
+
 import tasks
 from guards import wait_until
 from support import DEADLINE, Background, Calls, Gate, at_rest, collected, stays

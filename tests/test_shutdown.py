@@ -9,13 +9,13 @@ import threading
 import time
 from pathlib import Path
 
-import limit_targets
 import pytest
+
+import limit_targets
 import tasks
+from celery_pool import PoolClosed, PoolError, PoolTerminated, TaskPool
 from guards import Belongings, wait_until
 from support import DEADLINE, Background, Calls, Gate, at_rest, is_gone, stays
-
-from celery_pool import PoolClosed, PoolError, PoolTerminated, TaskPool
 
 #: How many pools are made and ended; more by this variable.
 MANY_POOLS = int(os.environ.get("CELERY_POOL_MANY_POOLS", "100"))
@@ -192,9 +192,7 @@ def test_terminate_of_workers_that_do_not_listen(pool, tmp_path, how):
     results = []
     if how != "stopped":
         kind = "c" if how == "deaf in c" else "sleep"
-        results.append(
-            p.apply_async(limit_targets.endless, (kind, mark, how.startswith("deaf")))
-        )
+        results.append(p.apply_async(limit_targets.endless, (kind, mark, how.startswith("deaf"))))
         tasks.wait_for_file(mark)
     if how.startswith("stopped"):
         os.kill(workers[0], signal.SIGSTOP)
@@ -284,9 +282,7 @@ def test_drain_that_runs_out_of_time(pool, gate, tmp_path, mode):
         for i in range(2)
     ]
     gate.await_tasks(2)
-    queued = [
-        p.apply_async(tasks.append, (log, "x"), errbacks=bad, meta=i) for i in range(5000)
-    ]
+    queued = [p.apply_async(tasks.append, (log, "x"), errbacks=bad, meta=i) for i in range(5000)]
     start = time.monotonic()
     report = Background(p.drain, 0.3).result()
     assert 0.3 <= time.monotonic() - start < 4

@@ -15,11 +15,11 @@ import time
 from pathlib import Path
 
 import pytest
+
 import tasks
+from celery_pool import PoolTerminated
 from guards import wait_until
 from support import DEADLINE, Background, Gate, at_rest, is_gone, script_environment
-
-from celery_pool import PoolTerminated
 
 MODES = ["any", "reaper", "caller"]
 
@@ -114,9 +114,7 @@ def user_code(p, results):
 
 
 @pytest.mark.parametrize("mode", MODES)
-@pytest.mark.parametrize(
-    "call", [submit, get, wait, wait_for_result, reap, join, drain, user_code]
-)
+@pytest.mark.parametrize("call", [submit, get, wait, wait_for_result, reap, join, drain, user_code])
 def test_terminate_in_a_handler_that_interrupts(pool, gate, call, mode):
     p = pool(3, processes=1, callbacks_in=mode)
     ended = []  # (whether inside the handler, whether in the main thread)
@@ -125,9 +123,7 @@ def test_terminate_in_a_handler_that_interrupts(pool, gate, call, mode):
         main = threading.current_thread() is threading.main_thread()
         ended.append((handled.inside, main))
 
-    results = [
-        p.apply_async(tasks.pass_gate, (gate.path,), errbacks=errback) for _ in range(3)
-    ]
+    results = [p.apply_async(tasks.pass_gate, (gate.path,), errbacks=errback) for _ in range(3)]
     gate.await_tasks()
     workers = p.get_worker_pids()
     with Handled(p.terminate) as handled:
@@ -188,9 +184,7 @@ def test_terminate_in_handlers_at_any_moment(pool, mode):
         ended = []
         results = []
         with Handled(p.terminate) as handled:
-            timer = threading.Timer(
-                0.003 + round_ * 0.0007, os.kill, (os.getpid(), signal.SIGUSR2)
-            )
+            timer = threading.Timer(0.003 + round_ * 0.0007, os.kill, (os.getpid(), signal.SIGUSR2))
             timer.start()
             with contextlib.suppress(PoolTerminated):
                 while True:

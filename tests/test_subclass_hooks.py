@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import pytest
-import tasks
-from support import DEADLINE, Background, Calls, Gate, Log, Recorder, at_rest, failure
 
+import tasks
 from celery_pool import ExceptionInfo, TaskPool
+from support import DEADLINE, Background, Calls, Gate, Log, Recorder, at_rest, failure
 
 
 @pytest.fixture
@@ -176,8 +176,7 @@ def test_hooks_are_never_concurrent_and_see_all(name):
     cls = type("Hooked", (TaskPool,), {name: hook})
     with start(cls, 8, processes=2) as p:
         threads = [
-            Background(lambda: [p.apply_async(tasks.nothing) for _ in range(200)])
-            for _ in range(3)
+            Background(lambda: [p.apply_async(tasks.nothing) for _ in range(200)]) for _ in range(3)
         ]
         for thread in threads:
             thread.result()

@@ -7,6 +7,7 @@ import threading
 import time
 
 import pytest
+
 import tasks
 from guards import wait_until
 from support import DEADLINE, Background, Calls, Gate, at_rest

@@ -20,12 +20,10 @@ import threading
 import time
 from pathlib import Path
 
-import limit_targets
 import pytest
-import tasks
-from guards import wait_until
-from support import DEADLINE, Background, Calls, Gate, at_rest, is_gone
 
+import limit_targets
+import tasks
 from celery_pool import (
     PoolError,
     SoftTimeLimitExceeded,
@@ -33,6 +31,8 @@ from celery_pool import (
     TaskPool,
     TimeLimitExceeded,
 )
+from guards import wait_until
+from support import DEADLINE, Background, Calls, Gate, at_rest, is_gone
 
 
 @pytest.fixture
@@ -379,9 +379,7 @@ def test_never_acknowledged_when_expired(pool, gate):
     p = pool(3, processes=1)
     p.apply_async(tasks.pass_gate, (gate.path,))
     acks = Calls()
-    r = p.apply_async(
-        tasks.nothing, expires=0.05, on_acknowledge=acks, accept_callback=acks
-    )
+    r = p.apply_async(tasks.nothing, expires=0.05, on_acknowledge=acks, accept_callback=acks)
     with pytest.raises(TaskExpired):
         r.get(DEADLINE)
     gate.open()

@@ -8,11 +8,11 @@ import threading
 import time
 
 import pytest
+
 import tasks
+from celery_pool import PoolError, WorkerLostError
 from guards import descendants, wait_until
 from support import DEADLINE, Background, Calls, Gate, Recorder, at_rest, failure, is_gone
-
-from celery_pool import PoolError, WorkerLostError
 
 
 @pytest.fixture

@@ -5,8 +5,6 @@
 # code) the state is whole; critical sections allocate nothing that the cycle
 # collector tracks and drop no reference to the user's objects.
 
-cdef object LARGEST_LIMIT = 1 << 62     # nobody will see the difference
-
 cpdef enum PoolState:
     IDLE
     STARTING
@@ -141,7 +139,7 @@ cdef class Core:
         self.segment_fd = self.supervisor_bell = -1
         self.bell[0] = self.bell[1] = self.reaper_bell[0] = self.reaper_bell[1] = -1
         self.fork_generation = fork_generation
-        self.limit = UNLIMITED if limit is None else min(limit, LARGEST_LIMIT)
+        self.limit = UNLIMITED if limit is None else limit
         self.callbacks_in = callbacks_in
         self.overridden = overridden
         self.logger = logger
@@ -199,7 +197,7 @@ cdef class Core:
 
     @limit.setter
     def limit(self, value):
-        self.limit = UNLIMITED if value is None else min(value, LARGEST_LIMIT)
+        self.limit = UNLIMITED if value is None else value
         notify(self)
 
     @property
@@ -280,7 +278,7 @@ cdef class Core:
     def set_limits(self, soft, hard, max_bytes, bint watch_first):
         """Pool-wide limits: seconds or None, bytes or None."""
         self.limits = limits_of(soft, hard, 0)
-        self.max_bytes = UNLIMITED if max_bytes is None else min(max_bytes, LARGEST_LIMIT)
+        self.max_bytes = UNLIMITED if max_bytes is None else max_bytes
         self.watch_first = watch_first
 
     def break_pool(self, reason):

@@ -17,7 +17,9 @@ def usable_cpus() -> int:
     return count if quota is None else max(1, min(count, math.ceil(quota)))
 
 
-def cgroup_quota(root: Path = Path("/sys/fs/cgroup"), proc: Path = Path("/proc/self/cgroup")) -> float | None:
+def cgroup_quota(
+    root: Path = Path("/sys/fs/cgroup"), proc: Path = Path("/proc/self/cgroup")
+) -> float | None:
     """The smallest CPU quota of the cgroups that hold this process; None without one."""
     try:
         lines = proc.read_text().splitlines()

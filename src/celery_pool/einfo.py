@@ -27,7 +27,9 @@ class ExceptionInfo:
         | tuple[type[BaseException] | None, BaseException | None, TracebackType | None]
         | None = None,
     ) -> None:
-        exception = exc_info if isinstance(exc_info, BaseException) else (exc_info or sys.exc_info())[1]
+        exception = (
+            exc_info if isinstance(exc_info, BaseException) else (exc_info or sys.exc_info())[1]
+        )
         if exception is None:
             raise ValueError("ExceptionInfo() needs an exception: none is being handled")
         self.type: type[BaseException] = type(exception)

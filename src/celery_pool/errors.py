@@ -90,7 +90,9 @@ class CrashLoopError(PoolError):
     ``terminate()`` starts afresh. ``tid`` is the task's, or None.
     """
 
-    def __init__(self, message: str, cause: BaseException | None = None, tid: object = None) -> None:
+    def __init__(
+        self, message: str, cause: BaseException | None = None, tid: object = None
+    ) -> None:
         super().__init__(message, cause, tid)
         self.cause = cause
         self.tid = tid
@@ -137,7 +139,9 @@ class TaskTerminated(PoolError):
     def __str__(self) -> str:
         if self.pid is None:
             return f"task {self.tid} was terminated before it started"
-        return f"task {self.tid} was terminated in worker {self.pid} ({describe_exit(-self.signum)})"
+        return (
+            f"task {self.tid} was terminated in worker {self.pid} ({describe_exit(-self.signum)})"
+        )
 
 
 class SoftTimeLimitExceeded(PoolError):
@@ -178,7 +182,9 @@ class MemoryLimitExceeded(PoolError):
         self.tid = tid
 
     def __str__(self) -> str:
-        return f"task {self.tid} in worker {self.pid} used {self.used} KiB, more than {self.limit} KiB"
+        return (
+            f"task {self.tid} in worker {self.pid} used {self.used} KiB, more than {self.limit} KiB"
+        )
 
 
 class WorkerLostError(PoolError):
@@ -237,7 +243,9 @@ def signal_name(number: int) -> str:
 def report_in_thread(error: BaseException) -> None:
     """To :data:`threading.excepthook`, as if the current thread had ended with it."""
     threading.excepthook(
-        threading.ExceptHookArgs((type(error), error, error.__traceback__, threading.current_thread()))
+        threading.ExceptHookArgs(
+            (type(error), error, error.__traceback__, threading.current_thread())
+        )
     )
 
 

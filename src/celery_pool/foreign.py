@@ -22,12 +22,15 @@ def check(result: Any) -> None:
         callable(getattr(result, "ready", None)) and callable(getattr(result, "get", None))
     ):
         raise TypeError(
-            f"result must have ready() and get(), or be a concurrent.futures.Future, not {type(result).__name__}"
+            "result must have ready() and get(), or be a concurrent.futures.Future, "
+            f"not {type(result).__name__}"
         )
 
 
 def is_future(result: Any) -> bool:
-    return callable(getattr(result, "add_done_callback", None)) and callable(getattr(result, "result", None))
+    return callable(getattr(result, "add_done_callback", None)) and callable(
+        getattr(result, "result", None)
+    )
 
 
 def outcome_of(result: Any) -> tuple[bool, Any]:

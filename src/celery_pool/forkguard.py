@@ -40,8 +40,14 @@ def _after_in_child() -> None:
     _owners.clear()
 
 
+def _before() -> None:
+    lock.acquire()
+
+
+def _after_in_parent() -> None:
+    lock.release()
+
+
 os.register_at_fork(
-    before=lambda: lock.acquire(),
-    after_in_parent=lambda: lock.release(),
-    after_in_child=_after_in_child,
+    before=_before, after_in_parent=_after_in_parent, after_in_child=_after_in_child
 )

@@ -42,7 +42,10 @@ class UnpicklableError(PoolError):
         self.why = why
 
     def __str__(self) -> str:
-        return f"{self.type_name}: {self.text} (the exception itself did not survive pickling: {self.why})"
+        return (
+            f"{self.type_name}: {self.text} "
+            f"(the exception itself did not survive pickling: {self.why})"
+        )
 
 
 def dump_error(error: BaseException) -> bytes:
@@ -50,8 +53,13 @@ def dump_error(error: BaseException) -> bytes:
     if isinstance(error, ReturnedError):
         exception, text = error.info.exception, error.info.traceback
     else:
-        exception, text = error, "".join(
-            traceback.format_exception(type(error), error, without_core_frames(error.__traceback__))
+        exception, text = (
+            error,
+            "".join(
+                traceback.format_exception(
+                    type(error), error, without_core_frames(error.__traceback__)
+                )
+            ),
         )
     why = ""
     try:
@@ -60,7 +68,9 @@ def dump_error(error: BaseException) -> bytes:
         pickled = b""
         why = f"{type(problem).__name__}: {problem}"
     kind = type(exception)
-    return pickle.dumps((f"{kind.__module__}.{kind.__qualname__}", _safe_str(exception), text, why, pickled), 5)
+    return pickle.dumps(
+        (f"{kind.__module__}.{kind.__qualname__}", _safe_str(exception), text, why, pickled), 5
+    )
 
 
 def without_core_frames(tb: TracebackType | None) -> TracebackType | None:
@@ -97,14 +107,18 @@ def encoding_error(error: Exception, result: object) -> ResultEncodingError:
         shown = repr(result)
     except Exception:
         shown = "<unprintable>"
-    made = ResultEncodingError(error, f"of type {type(result).__qualname__}: {shown[:LONGEST_SHORT_TEXT]}")
+    made = ResultEncodingError(
+        error, f"of type {type(result).__qualname__}: {shown[:LONGEST_SHORT_TEXT]}"
+    )
     made.__cause__ = error
     return made
 
 
 def decoding_error(error: BaseException) -> ResultDecodingError:
     """In the parent: what a task fails with whose result cannot be unpickled."""
-    made = ResultDecodingError(f"the task's result could not be unpickled: {type(error).__name__}: {error}")
+    made = ResultDecodingError(
+        f"the task's result could not be unpickled: {type(error).__name__}: {error}"
+    )
     made.__cause__ = error
     return made
 

@@ -10,6 +10,7 @@ from __future__ import annotations
 import contextlib
 import enum
 import itertools
+import multiprocessing.process
 import os
 import select
 import selectors
@@ -265,6 +266,9 @@ class Supervisor:
             raise
         finally:
             theirs.close()
+        # ours to end: at the exit of a child that the user forks multiprocessing would
+        # kill what it knows
+        multiprocessing.process._children.discard(self._process)  # type: ignore[attr-defined]
         if hasattr(os, "pidfd_open") and self._process.pid is not None:
             with contextlib.suppress(ProcessLookupError):
                 self._process_pidfd = os.pidfd_open(self._process.pid)
@@ -529,7 +533,9 @@ class Supervisor:
         if self._watches_memory() and self.core.in_flight:
             due.append(self._next_memory_look)
         soonest = min(due)
-        return None if soonest == NEVER else min(LONGEST_SLEEP, max(0.0, soonest - time.monotonic()))
+        return (
+            None if soonest == NEVER else min(LONGEST_SLEEP, max(0.0, soonest - time.monotonic()))
+        )
 
     def _hear_template(self) -> None:
         assert self._sock is not None

@@ -156,12 +156,16 @@ class TaskPool(TaskPoolBase):
         if processes is not None:
             processes = _count("processes", processes)
             if limit is not None and processes > limit:
-                raise ValueError(f"processes={processes} is more than limit={limit}: some would never work")
+                raise ValueError(
+                    f"processes={processes} is more than limit={limit}: some would never work"
+                )
         for name, given in (("initializer", initializer), ("finalizer", finalizer)):
             if given is not None and not callable(given):
                 raise TypeError(f"{name} must be callable, not {type(given).__name__}")
         if callbacks_in not in _CALLBACKS_IN:
-            raise ValueError(f"callbacks_in must be 'any', 'reaper' or 'caller', not {callbacks_in!r}")
+            raise ValueError(
+                f"callbacks_in must be 'any', 'reaper' or 'caller', not {callbacks_in!r}"
+            )
         for name, seconds in (
             ("start_timeout", start_timeout),
             ("kill_grace", kill_grace),
@@ -241,9 +245,7 @@ class TaskPool(TaskPoolBase):
             if core.state != PoolState.IDLE:
                 core = self._core = self._new_core(core.limit, core.last_tid)
             core.state = PoolState.STARTING
-            supervisor = Supervisor(
-                core, self._plan, self._policy, self._context, self.processes
-            )
+            supervisor = Supervisor(core, self._plan, self._policy, self._context, self.processes)
             try:
                 supervisor.start()
             except BaseException:
@@ -349,7 +351,9 @@ class TaskPool(TaskPoolBase):
             raise ValueError(f"a pool of {self.processes} cannot shrink to {processes} workers")
         limit = self.limit
         if limit is not None and processes > limit:
-            raise ValueError(f"processes={processes} is more than limit={limit}: some would never work")
+            raise ValueError(
+                f"processes={processes} is more than limit={limit}: some would never work"
+            )
         self.processes = processes
         if self._supervisor is not None:
             self._supervisor.resize(processes)
@@ -383,7 +387,9 @@ class TaskPool(TaskPoolBase):
             and supervisor.in_own_process()
             and not supervisor.at_exit
         ):
-            warnings.warn(f"unclosed running pool {self!r}", ResourceWarning, source=self, stacklevel=2)
+            warnings.warn(
+                f"unclosed running pool {self!r}", ResourceWarning, source=self, stacklevel=2
+            )
 
     def __repr__(self) -> str:
         core = self._core
@@ -435,7 +441,9 @@ class TaskPool(TaskPoolBase):
         if self._core.take_out(tid, ret_val):
             self.on_ready(ret_val, callbacks, errbacks, meta)
 
-    def on_ready(self, ret_value: Any, callbacks: Callbacks, errbacks: Callbacks, meta: Any) -> None:
+    def on_ready(
+        self, ret_value: Any, callbacks: Callbacks, errbacks: Callbacks, meta: Any
+    ) -> None:
         """What to do when a task's return value has been collected: on success
         every ``callback(result, meta)``, on failure every ``errback(exc, meta)``.
 
@@ -506,8 +514,8 @@ def _count(name: str, value: Any) -> int:
     if isinstance(value, bool):
         raise TypeError(f"{name} must be an integer, not bool")
     value = operator.index(value)
-    if value < 1:
-        raise ValueError(f"{name} must be at least 1, not {value}")
+    if not 1 <= value < 1 << 62:
+        raise ValueError(f"{name} must be from 1 to 2**62, not {value}")
     return int(value)
 
 
@@ -530,7 +538,9 @@ def _seconds(name: str, value: Any) -> None:
     if isinstance(value, bool) or not isinstance(value, (int, float)):
         raise TypeError(f"{name} must be a number, not {type(value).__name__}")
     if not 0 <= value <= threading.TIMEOUT_MAX:
-        raise ValueError(f"{name} must be from 0 to {threading.TIMEOUT_MAX:.0f} seconds, not {value}")
+        raise ValueError(
+            f"{name} must be from 0 to {threading.TIMEOUT_MAX:.0f} seconds, not {value}"
+        )
 
 
 def _patience(spin: float | Literal["auto"], processes: int) -> tuple[int, int]:

@@ -18,6 +18,7 @@ The template ends when its socket does.
 
 from __future__ import annotations
 
+import contextlib
 import multiprocessing
 import os
 import pickle
@@ -133,10 +134,8 @@ class Template:
                 self.tell(("exited", serial, exitcode), [])
 
     def tell(self, message: tuple[Any, ...], fds: list[int]) -> None:
-        try:
+        with contextlib.suppress(ConnectionError):  # the parent is gone: the next receive ends us
             send(self.sock, message, fds)
-        except ConnectionError:
-            pass  # the parent is gone: the next receive ends us
 
 
 def _nothing(signum: int, frame: object) -> None:

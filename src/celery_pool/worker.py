@@ -55,7 +55,9 @@ def worker_main(plan: WorkerPlan, fds: WorkerFds, close: list[int]) -> None:
     """
     signal.set_wakeup_fd(-1)
     signal.signal(signal.SIGCHLD, signal.SIG_DFL)
-    signal.signal(signal.SIGINT, signal.SIG_IGN if plan.ignore_sigint else signal.default_int_handler)
+    signal.signal(
+        signal.SIGINT, signal.SIG_IGN if plan.ignore_sigint else signal.default_int_handler
+    )
     for fd in close:
         os.close(fd)
     die_with_parent(fds.lifeline)
