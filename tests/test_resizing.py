@@ -35,7 +35,7 @@ def test_grow_and_shrink_at_rest(pool, start_method):
     p.shrink(2)
     wait_until(lambda: size(p) == 1, DEADLINE)
     assert p.apply_async(tasks.same, (1,)).get(DEADLINE) == 1
-    assert p.statistics().exits == {"shrunk": 2}
+    wait_until(lambda: p.statistics().exits == {"shrunk": 2}, DEADLINE)
     assert p.processes == 1
 
 
@@ -162,9 +162,9 @@ def test_what_cannot_be(pool):
     with pytest.raises(ValueError, match="cannot shrink"):
         p.shrink(2)
     for n in (0, -1):
-        with pytest.raises(ValueError, match="at least 1"):
+        with pytest.raises(ValueError, match="from 1 to"):
             p.grow(n)
-        with pytest.raises(ValueError, match="at least 1"):
+        with pytest.raises(ValueError, match="from 1 to"):
             p.shrink(n)
     for n in (1.5, "1", None):
         with pytest.raises(TypeError):

@@ -78,6 +78,16 @@ cdef bint holds(Core core, Waiter *w) noexcept:
         core.undelivered.first != NULL and core.dispatcher == 0 and core.callbacks_in != CALLER_ONLY)
 
 
+cdef inline bint has_callbacks_to_run(Core core, Waiter *w) noexcept:
+    """Where only callers run them, one that sleeps has to be woken for it."""
+    return (core.callbacks_in == CALLER_ONLY and core.undelivered.first != NULL and
+            core.dispatcher == 0 and dispatches_inline(w))
+
+
+cdef inline bint dispatches_inline(Waiter *w) noexcept:
+    return w.kind == WAIT_SLOT or w.kind == WAIT_REAPED or w.kind == WAIT_DRAINED
+
+
 cdef inline bint reaper_is_done(Core core) noexcept:
     """It is to end, and has delivered what is its to deliver."""
     return core.reaper_stop and (core.undelivered.first == NULL or core.callbacks_in == CALLER_ONLY)
@@ -88,7 +98,7 @@ cdef void notify(Core core) noexcept:
     cdef Waiter *w = core.waiters
     cdef uint64_t slots = 0
     while w != NULL:
-        if not w.woken and holds(core, w):
+        if not w.woken and (holds(core, w) or has_callbacks_to_run(core, w)):
             if w.kind == WAIT_SLOT and core.state == RUNNING:
                 # no more of them than there are slots
                 slots += 1
@@ -169,7 +179,7 @@ cdef int help_dispatch(Core core, Waiter *w) except -1:
     """Inline dispatch, where it is documented; get() and wait() run their own
     job's callbacks at most."""
     cdef AsyncResult job
-    if w.kind == WAIT_SLOT or w.kind == WAIT_REAPED or w.kind == WAIT_DRAINED:
+    if dispatches_inline(w):
         dispatch(core, core.undelivered.count)
     elif w.kind == WAIT_JOB and core.dispatcher == 0:
         job = <AsyncResult> w.job

@@ -7,7 +7,7 @@ import queue
 import signal
 import sys
 import threading
-from multiprocessing.pool import MaybeEncodingError
+from multiprocessing.pool import MaybeEncodingError  # type: ignore[attr-defined]
 
 __all__ = [
     "AttachError",
@@ -212,7 +212,7 @@ class WorkerLostError(PoolError):
         return f"{text}, probably out of memory" if self.out_of_memory else text
 
 
-class ResultEncodingError(PoolError, MaybeEncodingError):
+class ResultEncodingError(PoolError, MaybeEncodingError):  # type: ignore[misc]
     """The task's result could not be pickled in the worker."""
 
     def __str__(self) -> str:
@@ -252,4 +252,4 @@ def report_in_thread(error: BaseException) -> None:
 def report_unraisable(where: str) -> None:
     """Prints the current exception where nobody can be told."""
     print(f"celery_pool: {where}", file=sys.stderr)
-    sys.excepthook(*sys.exc_info())  # type: ignore[arg-type]
+    sys.excepthook(*sys.exc_info())

@@ -10,7 +10,7 @@ from __future__ import annotations
 import pickle
 import sys
 import traceback
-from multiprocessing.pool import RemoteTraceback
+from multiprocessing.pool import RemoteTraceback  # type: ignore[attr-defined]
 from multiprocessing.reduction import ForkingPickler
 from types import TracebackType
 

@@ -141,7 +141,7 @@ class Supervisor:
         """For forkguard."""
         fds = {self._bell, self._ring, self._end_seen, self._end, self._process_pidfd}
         if self.phase is not Phase.ENDED:
-            fds.add(self._selector.fileno())  # type: ignore[attr-defined]
+            fds.add(self._selector.fileno())
         for worker in list(self.workers.values()):
             fds |= worker.fds()
         if self._sock is not None:

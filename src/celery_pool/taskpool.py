@@ -320,7 +320,8 @@ class TaskPool(TaskPoolBase):
             raise PoolError("drain() cannot be called by a callback")
         self.close()
         pending = core.pending
-        not_started, running = [], []
+        not_started: list[Any] = []
+        running: list[Any] = []
         if core.wait_drained(timeout):
             self.join()
         else:

@@ -82,7 +82,7 @@ class Template:
         signal.signal(signal.SIGCHLD, _nothing)
         signal.set_wakeup_fd(ring, warn_on_full_buffer=False)
         with selectors.DefaultSelector() as selector:
-            self.own_fds.append(selector.fileno())  # type: ignore[attr-defined]
+            self.own_fds.append(selector.fileno())
             selector.register(self.sock, selectors.EVENT_READ)
             selector.register(child_bell, selectors.EVENT_READ)
             while True:
@@ -110,6 +110,7 @@ class Template:
                 name=name,
             )
             worker.start()
+            assert worker.pid is not None
             self.children[serial] = worker
             if hasattr(os, "pidfd_open"):
                 pidfds.append(os.pidfd_open(worker.pid))

@@ -99,7 +99,7 @@ def soft_limit_handler(end: _poolcore.WorkerEnd) -> Callable[[int, FrameType | N
 def show_name(name: str) -> None:
     """In `ps`, if setproctitle is installed."""
     try:
-        from setproctitle import setproctitle
+        from setproctitle import setproctitle  # type: ignore[import-not-found,unused-ignore]
     except ImportError:
         return
     setproctitle(name)
