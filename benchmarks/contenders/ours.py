@@ -3,9 +3,38 @@
 from typing import Any
 
 from celery_pool import TaskPool
-from contenders.base import Callback, Contender, Function, Waitable
+from celery_pool._poolcore import Channel, PoolState, WorkerEnd
+from contenders.base import Bookkeeping, Callback, Contender, Function, Waitable
 
 UNBOUNDED_LIMIT = 100_000  # what "in flight unbounded" means for a pool that has a limit
+
+
+def nothing() -> None:
+    """Never called: what the bookkeeping submits."""
+
+
+class CompiledBookkeeping:
+    """The compiled core with one worker whose side of the rings is driven by hand."""
+
+    def __init__(self, limit: int) -> None:
+        self._pool = TaskPool(limit, processes=1)
+        core = self._pool._core
+        core.state = PoolState.RUNNING
+        channel = Channel(core.ring_size)
+        core.attach(channel)
+        self._worker = WorkerEnd(*core.worker_fds(), *channel.worker_fds(), 0, 0)
+        core.ready(channel)
+        self._core = core
+        self.full = self._pool.full
+        self.reap = self._pool.reap
+
+    def submit(self, callbacks: list[Callback]) -> None:
+        self._pool.apply_async(nothing, callbacks=callbacks)
+
+    def finish_all(self) -> None:
+        while self._worker.complete_all():
+            if self._core.backlog:
+                self._core.collect()  # makes room, as whoever waits in a pool does
 
 
 class CeleryPool(Contender):
@@ -40,6 +69,9 @@ class CeleryPool(Contender):
 
     def round_trip(self, function: Function, args: tuple[Any, ...]) -> Any:
         return self._pool.apply_async(function, args).get()
+
+    def bookkeeping(self, limit: int) -> Bookkeeping:
+        return CompiledBookkeeping(limit)
 
     def close(self) -> None:
         self._pool.close()
