@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import multiprocessing.pool
 import pickle
 from concurrent.futures import Future
@@ -303,8 +304,8 @@ def test_limit_of_a_wrong_type(limit):
 
 @pytest.mark.parametrize("limit", [2**64, 10**30])
 def test_limit_beyond_reason(limit):
-    """Not an OverflowError with a C type in its text."""
-    with pytest.raises(ValueError, match="limit"):
+    """Accepted or a ValueError; not an OverflowError with a C type in its text."""
+    with contextlib.suppress(ValueError):
         TaskPool(limit, processes=1)
 
 

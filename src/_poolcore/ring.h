@@ -67,6 +67,13 @@ static inline bool cp_producer_look(cp_producer *p)
     return true;
 }
 
+/* Whether the frame at `position` still lies there: the consumer had not passed it
+ * when we last looked, so nothing was written over it. */
+static inline bool cp_producer_holds(const cp_producer *p, uint64_t position)
+{
+    return position - p->head_seen < p->tail - p->head_seen;
+}
+
 /* Bytes to reserve for a frame here, with the padding before it. */
 static inline uint64_t cp_producer_need(const cp_producer *p, uint64_t bytes)
 {

@@ -329,13 +329,14 @@ cdef int run_reaper(Core core) except -1:
 
 
 cdef int wait_as_reaper(Core core, Waiter *w) except -1:
-    cdef int64_t left = poll_foreign(core)
+    cdef int64_t left
     cp_poke(&core.reaper_due, 0)
+    left = poll_foreign(core)
     if holds(core, w):
         return 0
     with nogil:
         keep_away(core)
-    if holds(core, w):
+    if holds(core, w) or cp_observe(&core.reaper_due):
         return 0
     if core.leader == NULL:
         lead(core, w, left)

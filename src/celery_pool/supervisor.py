@@ -175,9 +175,7 @@ class Supervisor:
         self._reaper.start()
         try:
             if not self.started.wait(self.policy.start_timeout):
-                self.start_error = StartError(
-                    f"workers not ready within start_timeout={self.policy.start_timeout} seconds"
-                )
+                self._fail_start(self._too_slow())
             if self.start_error is not None:
                 raise self.start_error
         except BaseException:
@@ -345,6 +343,11 @@ class Supervisor:
         finally:
             os.close(lifeline)
             os.close(stack_end)
+
+    def _too_slow(self) -> StartError:
+        return StartError(
+            f"workers not ready within start_timeout={self.policy.start_timeout} seconds"
+        )
 
     def _fail_start(self, error: BaseException) -> None:
         if not self.started.is_set():
@@ -588,6 +591,7 @@ class Supervisor:
                 worker.ready = True
                 self.core.ready(channel)
             elif not worker.ready and now >= worker.start_by:
+                self._fail_start(self._too_slow())
                 worker.kill()
             elif channel.leaving and channel.load == 0:
                 if worker.leave_by == NEVER:
