@@ -2,7 +2,7 @@
 # private record of what the worker was given. Nothing here trusts the segment.
 
 cdef struct Entry:
-    PyObject *job           # owned; NULL: taken back meanwhile
+    PyObject *job           # owned; NULL: taken back meanwhile, and so is the reference
     uint64_t position       # of its frame in the submission ring
 
 
@@ -27,8 +27,7 @@ cdef class Channel:
     cdef uint64_t given             # tasks pushed in its life
     cdef uint64_t most              # tasks it may be given; then it leaves
     cdef uint64_t nearly            # given so many: its successor is started
-    cdef bint stop_due              # STOP has to be pushed when there is room
-    cdef bint stopped               # STOP has been pushed
+    cdef readonly bint leaving      # it has been told to leave
     cdef uint64_t unclaimed         # tid that was its next, unclaimed, at the last look; 0: none
     cdef uint64_t soft_next         # when the soft limit of its task is signalled again
     cdef readonly bint open         # takes tasks
@@ -125,11 +124,6 @@ cdef class Channel:
         """It has been given nearly all the tasks of its life."""
         return self.open and self.given >= self.nearly
 
-    @property
-    def leaving(self):
-        """It has been told to leave, or will be."""
-        return self.stopped or self.stop_due
-
 
 cdef int check_fd(int fd) except -1:
     if fd < 0:
@@ -203,10 +197,16 @@ cdef bint channel_push(Channel channel, AsyncResult job) noexcept:
 
 
 cdef inline bint channel_reserve(Channel channel, uint64_t length, cp_frame **frame) noexcept:
-    cdef int got = cp_ring_reserve(&channel.submission, length, frame)
-    if CP_UNLIKELY(got == CP_GARBAGE):
-        channel_distrust(channel)
-    return got == CP_FRAME
+    """One line of the ring stays free for STOP."""
+    cdef cp_producer *ring = &channel.submission
+    cdef uint64_t need = cp_producer_need(ring, cp_frame_bytes(length)) + CP_LINE
+    if not cp_producer_fits(ring, need):
+        if CP_UNLIKELY(not cp_producer_look(ring)):
+            channel_distrust(channel)
+            return False
+        if not cp_producer_fits(ring, need):
+            return False
+    return cp_ring_reserve(ring, length, frame) == CP_FRAME
 
 
 cdef inline void channel_publish(Channel channel) noexcept:
@@ -225,14 +225,14 @@ cdef void channel_stop(Channel channel) noexcept:
     """Asks the worker to leave once it has done what it was given."""
     cdef cp_frame *frame = NULL
     channel.open = False
-    if channel.stopped:
+    if channel.leaving:
         return
-    channel.stop_due = True
-    if channel_reserve(channel, 0, &frame):
+    channel.leaving = True
+    if cp_ring_reserve(&channel.submission, 0, &frame) == CP_FRAME:
         frame.kind = CP_STOP
-        channel.stop_due = False
-        channel.stopped = True
         channel_publish(channel)
+    else:
+        channel_distrust(channel)       # there always is room, unless it lies
 
 
 cdef inline AsyncResult journal_first(Channel channel):

@@ -44,8 +44,8 @@ cdef void collect_channel(Core core, Channel channel) noexcept:
         return
     cp_ring_release(&channel.completion)
     cp_ring_if_parked(&channel.ringer)      # it may wait for room
-    if CP_UNLIKELY(channel.stop_due):
-        channel_stop(channel)
+    if CP_UNLIKELY(channel.leaving) and channel.load == 0:
+        attention(core)         # from now on it has leave_timeout
 
 
 cdef bint take_frame(Core core, Channel channel, cp_frame *frame, const uint8_t *payload) noexcept:
@@ -103,7 +103,7 @@ cdef bint take_outcome(Core core, Channel channel, AsyncResult job, cp_frame *fr
         if frame.length != sizeof(cp_extent):
             return False
         extent = extent_of(payload)
-        if not arena_holds(&channel.results, extent):
+        if not arena_holds(&channel.results, extent) or extent.length > shm_bytes(channel.segment_fd):
             return False
     if frame.kind == CP_ERROR and not frame.length:
         return False
@@ -124,6 +124,8 @@ cdef bint take_outcome(Core core, Channel channel, AsyncResult job, cp_frame *fr
                 job.payload = copied(payload, frame.length)
             except MemoryError:
                 job.outcome = NO_MEMORY
+                job.payload = None
+                job.flags = 0
         job_collected(core, job)
     else:                               # on_return was called for it meanwhile
         if in_arena:
@@ -186,7 +188,7 @@ cdef void job_collected(Core core, AsyncResult job) noexcept:
         job.state = FINISHED
         core.reaped += 1
         PyObject_GC_Track(<PyObject *> job)
-        bury_later(core, job)
+        bury_later(core, job)   # what it holds is let go when the state is whole
 
 
 cdef inline void enqueue(Core core, AsyncResult job) noexcept:
@@ -210,6 +212,14 @@ cdef void bury(Core core) noexcept:
         jobs_remove(&core.grave, job)
         forget(job)
     let_keeper_go(core)
+
+
+cdef inline void job_finished(Core core, AsyncResult job) noexcept:
+    """Its callbacks have returned. May run destructors of the user's objects."""
+    job.state = FINISHED
+    core.reaped += 1
+    PyObject_GC_Track(<PyObject *> job)
+    forget(job)
 
 
 cdef inline void forget(AsyncResult job) noexcept:

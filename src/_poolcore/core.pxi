@@ -240,9 +240,9 @@ cdef class Core:
         notify(self)
 
     def stop_worker(self, Channel channel not None):
-        """Asks a worker to leave after the tasks it has; whether there was room to."""
+        """Asks a worker to leave after the tasks it has; whether it has been told."""
         channel_stop(channel)
-        return channel.stopped
+        return channel.leaving
 
     def retire(self, Channel channel not None):
         """Asks a worker to leave after the task that it runs; the others it has

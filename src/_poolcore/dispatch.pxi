@@ -13,6 +13,7 @@ cdef int64_t dispatch(Core core, uint64_t most) except -1:
     if core.dispatcher or core.undelivered.first == NULL:
         return 0
     core.dispatcher = PyThread_get_thread_ident()
+    promote(core)                   # callbacks may take long
     try:
         while most and core.undelivered.first != NULL and core.interrupt is None:
             job = <AsyncResult> core.undelivered.first
@@ -28,6 +29,7 @@ cdef int64_t dispatch(Core core, uint64_t most) except -1:
 cdef int dispatch_one(Core core, AsyncResult job) except -1:
     """Delivers one job of the queue out of turn; nobody dispatches now."""
     core.dispatcher = PyThread_get_thread_ident()
+    promote(core)
     try:
         deliver(core, job)
     finally:
@@ -59,29 +61,32 @@ cdef bint deliver(Core core, AsyncResult job) except -1:
     job.state = DELIVERING
     try:
         job_settle(job)
-    except KeyboardInterrupt:       # once more, later
+    except BaseException:           # a Ctrl-C: once more, later
         job.state = COLLECTED
         job.marks |= QUEUED
         jobs_prepend(&core.undelivered, job)
         raise
-    if core.overridden:
-        core.delivering = job
-        call_back(core, core.keeper.on_return, (
-            returned_value(job), job_tid(job), listed(job.callbacks), listed(job.errbacks), job_meta(job)))
+    try:
+        run_what_is_due(core, job)
+    finally:
         core.delivering = None
-    elif job.outcome == VALUE:
-        if job.callbacks is not None:
-            run_callbacks(core, job.callbacks, job.payload, job_meta(job))
-    elif job.errbacks is not None:
-        run_callbacks(core, job.errbacks, job.payload, job_meta(job))
-    job.state = FINISHED
-    core.waiting_callbacks -= 1
-    core.reaped += 1
-    forget(job)
-    PyObject_GC_Track(<PyObject *> job)
+        core.waiting_callbacks -= 1
+        job_finished(core, job)
     if core.waiters != NULL:
         notify(core)
     return True
+
+
+cdef int run_what_is_due(Core core, AsyncResult job) except -1:
+    if core.overridden:
+        core.delivering = job
+        return call_back(core, core.keeper.on_return, (
+            returned_value(job), job_tid(job), listed(job.callbacks), listed(job.errbacks),
+            job_meta(job)))
+    due = job.callbacks if job.outcome == VALUE else job.errbacks
+    if due is not None:
+        run_callbacks(core, due, job.payload, job_meta(job))
+    return 0
 
 
 cdef int run_callbacks(Core core, object callbacks, object argument, object meta) except -1:
@@ -128,8 +133,15 @@ cdef int note_error(Core core, object function, object error) except -1:
     bookkeeping is done (after_dispatch). Both are counted."""
     core.callback_errors += 1
     if isinstance(error, Exception):
-        core.logger.error("callback %r raised an exception", function, exc_info=error)
-    elif core.interrupt is None:
+        try:
+            core.logger.error("callback %r raised an exception", function, exc_info=error)
+            return 0
+        except Exception:
+            _errors.report_unraisable("the logger raised an exception")
+            return 0
+        except BaseException as interrupt:
+            error = interrupt
+    if core.interrupt is None:
         core.interrupt = error
     return 0
 

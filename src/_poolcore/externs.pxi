@@ -11,6 +11,7 @@ from cpython.tuple cimport PyTuple_GET_SIZE
 from libc.errno cimport EINTR, errno
 from libc.stdint cimport int64_t, uint8_t, uint16_t, uint32_t, uint64_t
 from libc.string cimport memcpy, memset
+from posix.stat cimport fstat, struct_stat
 from posix.types cimport off_t
 from posix.unistd cimport close as c_close, pread, pwrite
 
@@ -127,6 +128,8 @@ cdef extern from "_poolcore/wait.h" nogil:
     cp_frame *cp_ring_at(uint8_t *, uint64_t, uint64_t)
     void cp_producer_init(cp_producer *, cp_indices *, uint8_t *, uint64_t)
     uint64_t cp_producer_need(const cp_producer *, uint64_t)
+    bint cp_producer_fits(const cp_producer *, uint64_t)
+    bint cp_producer_look(cp_producer *)
     int cp_ring_reserve(cp_producer *, uint64_t, cp_frame **)
     void cp_ring_publish(cp_producer *)
     void cp_consumer_init(cp_consumer *, cp_indices *, uint8_t *, uint64_t)

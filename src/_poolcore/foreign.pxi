@@ -22,7 +22,16 @@ cdef object add_foreign(Core core, object result, object callbacks, object errba
     job.acknowledge = tid
     core.foreign_jobs[tid] = job
     if _foreign.is_future(result):
-        result.add_done_callback(lambda future: foreign_ended(core, tid, job))
+        try:
+            result.add_done_callback(lambda future: foreign_ended(core, tid, job))
+        except BaseException:
+            if core.foreign_jobs.pop(tid, None) is job:
+                core.in_flight -= 1
+                core.submitted -= 1
+                PyObject_GC_Track(<PyObject *> job)
+                let_keeper_go(core)
+                notify(core)
+            raise
     else:
         core.poller.add(tid, result)
         if core.reaper != NULL:

@@ -99,7 +99,6 @@ cdef uint64_t check_running_task(Core core, Channel channel, uint64_t now, list 
     if job is None or job.limits is None or job.state != PENDING:
         return UNLIMITED
     limits = job.limits
-    start = cp_peek(&frame_of(job).start)
     if cp_observe(&frame_of(job).claim) != cp_claim(job.number, CP_CLAIMED):
         return UNLIMITED
     start = cp_peek(&frame_of(job).start)   # written before the claim

@@ -22,7 +22,6 @@ cdef int recover(Core core, Channel channel, reason, bint requeue) except -1:
             bury_later(core, job)
         elif requeue and cp_claim_revoke(frame_of(job), job.number):
             job.channel = None
-            job.marks |= BACKLOGGED
             jobs_append(&again, job)
         else:
             claim = cp_peek(&frame_of(job).claim)
@@ -39,6 +38,7 @@ cdef int recover(Core core, Channel channel, reason, bint requeue) except -1:
     while again.last != NULL:
         job = <AsyncResult> again.last
         jobs_remove(&again, job)
+        job.marks |= BACKLOGGED
         jobs_prepend(&core.backlog, job)
     refill(core)
     bury(core)
@@ -112,17 +112,18 @@ cdef bint withdraw(Core core, AsyncResult job) noexcept:
 cdef AsyncResult find_job(Core core, tid):
     cdef Channel channel
     cdef PyObject *at
-    cdef uint64_t i
-    if not isinstance(tid, int):
+    cdef uint64_t i, number
+    if not isinstance(tid, int) or not 0 < tid <= core.last_number:
         return None
+    number = int(tid)       # from here on no user code runs
     for channel in core.table.channels:
         for i in range(channel.journal_head, channel.journal_tail):
             at = channel.journal[i & channel.journal_mask].job
-            if at != NULL and (<AsyncResult> at).number == tid and (<AsyncResult> at).state == PENDING:
+            if at != NULL and (<AsyncResult> at).number == number and (<AsyncResult> at).state == PENDING:
                 return <AsyncResult> at
     at = core.backlog.first
     while at != NULL:
-        if (<AsyncResult> at).number == tid:
+        if (<AsyncResult> at).number == number:
             return <AsyncResult> at
         at = (<AsyncResult> at).next
     return None
@@ -152,23 +153,24 @@ cdef bint take_out(Core core, tid, ret_val) except -1:
     else:
         job.payload, job.outcome = ret_val, VALUE
         core.succeeded += 1
-    job.state = FINISHED
     core.in_flight -= 1
     core.collected += 1
-    core.reaped += 1
-    forget(job)
-    PyObject_GC_Track(<PyObject *> job)
+    job_finished(core, job)
     notify(core)
     return True
 
 
 cdef AsyncResult find_undelivered(Core core, tid):
     """The collected job with this tid whose callbacks have not begun, or None."""
+    cdef AsyncResult job
     cdef PyObject *at = core.undelivered.first
+    cdef list jobs = []
     while at != NULL:
-        if (<AsyncResult> at).state == COLLECTED and job_tid(<AsyncResult> at) == tid:
-            return <AsyncResult> at
+        jobs.append(<AsyncResult> at)
         at = (<AsyncResult> at).next
+    for job in jobs:
+        if job_tid(job) == tid and job.state == COLLECTED and job.marks & QUEUED:
+            return job
     return None
 
 
@@ -178,10 +180,7 @@ cdef bint take_undelivered(Core core, tid) except -1:
         return False
     job.marks &= ~<uint8_t> QUEUED
     jobs_remove(&core.undelivered, job)
-    job.state = FINISHED
     core.waiting_callbacks -= 1
-    core.reaped += 1
-    forget(job)
-    PyObject_GC_Track(<PyObject *> job)
+    job_finished(core, job)
     notify(core)
     return True

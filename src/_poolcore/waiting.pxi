@@ -198,7 +198,6 @@ cdef void enter(Core core, Waiter *w) noexcept:
 
 
 cdef void leave(Core core, Waiter *w) noexcept:
-    cdef Waiter *other
     if w.prev != NULL:
         w.prev.next = w.next
     else:
@@ -208,9 +207,14 @@ cdef void leave(Core core, Waiter *w) noexcept:
     if w.kind == WAIT_REAPER:
         return
     cp_poke(&core.inside, cp_peek(&core.inside) - 1)
+    promote(core)
+
+
+cdef void promote(Core core) noexcept:
+    """Whoever led does so no more: another one shall."""
+    cdef Waiter *other = core.waiters
     if core.leader != NULL:
         return
-    other = core.waiters
     while other != NULL:                # a caller that follows comes first
         if other != core.reaper and other.lock != NULL:
             wake(other)

@@ -48,9 +48,10 @@ class WorkerProcess:
             return
         if self.group and signum in (signal.SIGTERM, signal.SIGKILL):
             self.kill_group(signum)
-        with contextlib.suppress(ProcessLookupError):
-            if self.pidfd >= 0:
-                signal.pidfd_send_signal(self.pidfd, signum)
+        pidfd = self.pidfd
+        with contextlib.suppress(OSError):  # it is dead, or being buried
+            if pidfd >= 0:
+                signal.pidfd_send_signal(pidfd, signum)
             else:  # this platform has none; the template has not reaped it yet
                 os.kill(self.pid, signum)
 

@@ -90,14 +90,15 @@ def load_error(data: bytes) -> BaseException:
     if pickled:
         try:
             exception = pickle.loads(pickled)
-        except Exception as problem:
+        except BaseException as problem:
             why = f"{type(problem).__name__}: {problem}"
         else:
             if not isinstance(exception, BaseException):
                 why = f"it was unpickled as {type(exception).__name__}"
     if not isinstance(exception, BaseException):
         exception = UnpicklableError(type_name, message, why)
-    exception.__cause__ = RemoteTraceback(text)
+    # not by the class's own __setattr__, which may forbid it
+    BaseException.__setattr__(exception, "__cause__", RemoteTraceback(text))
     return exception
 
 

@@ -149,8 +149,9 @@ class Supervisor:
         return fds
 
     def __del__(self) -> None:
-        if self._end_seen >= 0 and self.in_own_process():
+        if self.in_own_process():
             os.close(self._end_seen)
+            os.close(self._ring)  # others may write to it until now
 
     # ---- called by the facade ----
 
@@ -230,9 +231,8 @@ class Supervisor:
 
     def wake(self) -> None:
         """Makes the supervisor look; from anywhere, also from a signal handler."""
-        if self._ring >= 0:
-            with contextlib.suppress(OSError):
-                os.write(self._ring, b"w")
+        with contextlib.suppress(OSError):
+            os.write(self._ring, b"w")
 
     def pids(self) -> list[int]:
         return [w.pid for w in list(self.workers.values()) if w.pid and not w.dead]
@@ -267,10 +267,10 @@ class Supervisor:
         # ours to end: at the exit of a child that the user forks multiprocessing would
         # kill what it knows
         multiprocessing.process._children.discard(self._process)  # type: ignore[attr-defined]
-        if hasattr(os, "pidfd_open") and self._process.pid is not None:
-            with contextlib.suppress(ProcessLookupError):
-                self._process_pidfd = os.pidfd_open(self._process.pid)
         self._selector.register(ours, selectors.EVENT_READ)
+        if hasattr(os, "pidfd_open") and self._process.pid is not None:
+            with contextlib.suppress(OSError):  # without it its end is seen a little later
+                self._process_pidfd = os.pidfd_open(self._process.pid)
 
     def _end_template(self) -> None:
         if self._sock is not None:
@@ -316,7 +316,12 @@ class Supervisor:
         with forkguard.lock:
             channel = _poolcore.Channel(self.core.ring_size, self.policy.max_tasks)
             lifeline, ours = os.pipe()
-            stack, stack_end = os.pipe()
+            try:
+                stack, stack_end = os.pipe()
+            except OSError:
+                os.close(lifeline)
+                os.close(ours)
+                raise
             worker = WorkerProcess(
                 serial,
                 channel,
@@ -477,6 +482,7 @@ class Supervisor:
         for worker in staying[:excess]:
             worker.why = "shrunk"
             self.core.retire(worker.channel)
+            self.wake()  # from now on it has leave_timeout
 
     # ---- the thread ----
 
@@ -487,6 +493,7 @@ class Supervisor:
             self.core.logger.critical("the supervisor has failed", exc_info=error)
             self.reason = (CrashLoopError, ("the supervisor has failed", error))
             self.core.break_pool(self.reason)
+            self._fail_start(error)
             self._abandon()
         finally:
             self._finish()
@@ -585,6 +592,8 @@ class Supervisor:
                     return
                 self._give_up_start(worker)
                 continue
+            if self.phase is Phase.STOPPING and not channel.leaving:
+                self.core.stop_worker(channel)
             if channel.corrupt or self.phase is Phase.KILLING:
                 worker.kill()
             elif worker.pid and channel.greeted and not worker.ready:
@@ -599,8 +608,6 @@ class Supervisor:
                 elif now >= worker.leave_by:
                     self.core.logger.error("worker %s does not leave: it is killed", worker.pid)
                     worker.kill()
-            if self.phase is Phase.STOPPING and not channel.leaving:
-                self.core.stop_worker(channel)
         if not self.started.is_set() and all(w.ready for w in self.workers.values()):
             self.started.set()
 
@@ -641,7 +648,7 @@ class Supervisor:
             return
         self._next_memory_look = now + MEMORY_INTERVAL
         for worker in list(self.workers.values()):
-            if worker.dead or not worker.pid or worker.why is not None:
+            if worker.dead or not worker.pid or worker.steps:
                 continue
             used = anonymous_kib(worker.pid)
             if used is None:
@@ -653,7 +660,11 @@ class Supervisor:
                 )
                 worker.end_with("memory", signal.SIGKILL, now, 0)
                 worker.take_steps(now)
-            elif self.policy.max_memory is not None and used > self.policy.max_memory:
+            elif (
+                self.policy.max_memory is not None
+                and used > self.policy.max_memory
+                and worker.why is None
+            ):
                 worker.why = "memory"
                 self.core.retire(worker.channel)
 
@@ -672,7 +683,7 @@ class Supervisor:
         self.workers.clear()
         self.phase = Phase.ENDED
         self._selector.close()
-        for name in ("_bell", "_ring", "_end"):
+        for name in ("_bell", "_end"):
             fd = getattr(self, name)
             setattr(self, name, -1)
             os.close(fd)
