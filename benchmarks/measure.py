@@ -39,6 +39,7 @@ class Parameters:
     submitters: int = 1  # threads
     iterations: int = 0  # of task_bodies.burn
     kills: float = 0.0  # workers killed a second
+    recycle: int = 0  # tasks after which a worker is replaced; 0: never
     only: tuple[str, ...] = ()  # contenders that this is meant for; empty: all
 
 

@@ -49,6 +49,12 @@ class Contender(abc.ABC):
     only: ClassVar[frozenset[str] | None] = None  # names of the workloads it can run; None: all
     survives_kill: ClassVar[bool] = False  # a worker killed by SIGKILL costs its task only
 
+    recycle: int = 0  # tasks after which a worker is replaced; 0: never
+
+    def recycle_after(self, tasks: int) -> None:
+        """Before the start, for pools that can."""
+        self.recycle = tasks
+
     @abc.abstractmethod
     def start(self, processes: int, in_flight: int | None, context: str) -> None:
         """Starts the workers.

@@ -10,7 +10,9 @@ class MultiprocessingPool(PoolLike):
     name = "multiprocessing"
 
     def _open(self, processes: int, context: str) -> None:
-        self._pool = multiprocessing.get_context(context).Pool(processes)
+        self._pool = multiprocessing.get_context(context).Pool(
+            processes, maxtasksperchild=self.recycle or None
+        )
 
     def submit_many(
         self, function: Function, args: tuple[Any, ...], callback: Callback, count: int

@@ -43,7 +43,12 @@ class CeleryPool(Contender):
     survives_kill = True
 
     def start(self, processes: int, in_flight: int | None, context: str) -> None:
-        self._pool = TaskPool(in_flight or UNBOUNDED_LIMIT, processes=processes, context=context)
+        self._pool = TaskPool(
+            in_flight or UNBOUNDED_LIMIT,
+            processes=processes,
+            context=context,
+            maxtasksperchild=self.recycle or None,
+        )
         self._pool.run()
 
     def submit(

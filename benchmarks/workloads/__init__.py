@@ -19,6 +19,8 @@ NAMES = (
     "startup",
     "payload",
     "kills",
+    "replacement",
+    "recycling",
 )
 
 
