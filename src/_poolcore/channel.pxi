@@ -152,6 +152,12 @@ cdef inline cp_frame *frame_of(AsyncResult job) noexcept:
     return cp_ring_at(job.channel.submission.base, job.channel.submission.size, job.position)
 
 
+cdef inline bint frame_stands(AsyncResult job) noexcept:
+    """Whether the job's frame is still there: its place may have been reused, and
+    what lies there now must not be taken for its claim word."""
+    return job.position >= job.channel.submission.head_seen
+
+
 cdef bint channel_push(Channel channel, AsyncResult job) noexcept:
     """Writes the task's frame (and the function's before it, if the worker does
     not know it). False: no room now. Invisible until channel_publish."""

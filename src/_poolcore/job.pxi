@@ -198,7 +198,7 @@ cdef inline bint job_ready(AsyncResult job) noexcept:
 cdef object job_claimant(AsyncResult job):
     cdef Channel channel = job.channel
     cdef uint64_t claim
-    if channel is None or channel.fork_generation != fork_generation:
+    if channel is None or channel.fork_generation != fork_generation or not frame_stands(job):
         return None
     claim = cp_peek(&frame_of(job).claim)
     if claim == cp_claim(job.number, CP_CLAIMED) or claim == cp_claim(job.number, CP_DONE):

@@ -16,7 +16,7 @@ cdef bint doom(Core core, AsyncResult job, tuple reason) except -1:
     tid). False: it is not running. The caller kills the worker; recovery does the
     rest."""
     if (job.state != PENDING or job.channel is None or job.marks & DOOMED
-            or not cp_claim_kill(frame_of(job), job.number)):
+            or not frame_stands(job) or not cp_claim_kill(frame_of(job), job.number)):
         return False
     drop_arguments(core, job, True)
     job.payload = reason

@@ -20,11 +20,11 @@ cdef int recover(Core core, Channel channel, reason, bint requeue) except -1:
         journal_pop(channel)
         if job.state != PENDING:                # on_return was called for it meanwhile
             bury_later(core, job)
-        elif requeue and cp_claim_revoke(frame_of(job), job.number):
+        elif requeue and frame_stands(job) and cp_claim_revoke(frame_of(job), job.number):
             job.channel = None
             jobs_append(&again, job)
         else:
-            claim = cp_peek(&frame_of(job).claim)
+            claim = cp_peek(&frame_of(job).claim) if frame_stands(job) else 0
             if cp_claim_tid(claim) == job.number and cp_claim_state(claim) in (CP_CLAIMED, CP_DONE, CP_KILLED):
                 job_claimed(core, job, cp_peek(&frame_of(job).start))
                 job.pid = <int> channel.pid
@@ -92,7 +92,7 @@ cdef bint withdraw(Core core, AsyncResult job) noexcept:
         job.marks &= ~<uint8_t> BACKLOGGED
         jobs_remove(&core.backlog, job)
         return True
-    if channel is None or not cp_claim_revoke(frame_of(job), job.number):
+    if channel is None or not frame_stands(job) or not cp_claim_revoke(frame_of(job), job.number):
         return False
     low, high = channel.journal_head, channel.journal_tail
     while low < high:
