@@ -16,6 +16,7 @@
  * went well. */
 #include "stress.h"
 #include "stress_claims.h"
+#include "stress_duel.h"
 #include "stress_garbage.h"
 #include "stress_parking.h"
 #include "stress_recovery.h"
@@ -28,6 +29,7 @@ static const struct mode {
 } modes[] = {
     {"sweep", sweep, true, false},
     {"transfer", transfer, true, true},
+    {"duel", duel, true, true},
     {"pingpong", pingpong, true, true},
     {"duplex", duplex, true, true},
     {"claims", claims, true, true},

@@ -226,7 +226,7 @@ static void hand_collect(struct recovery *k, struct hand *h)
 static bool hand_revoke(struct hand *h, uint64_t at)
 {
     uint64_t position = h->positions[at % h->most], tid = h->journal[at % h->most];
-    return position >= h->submission.head_seen &&
+    return cp_producer_holds(&h->submission, position) &&
            cp_claim_revoke(cp_ring_at(h->submission.base, h->submission.size, position), tid);
 }
 
@@ -264,7 +264,7 @@ static void hand_meddle(struct recovery *k)
         kill(h->pid, SIGKILL);
         break;
     case 1: case 2: case 3:     /* time is up */
-        if (tid && h->positions[at % h->most] >= h->submission.head_seen &&
+        if (tid && cp_producer_holds(&h->submission, h->positions[at % h->most]) &&
             cp_claim_kill(cp_ring_at(h->submission.base, h->submission.size, h->positions[at % h->most]), tid)) {
             k->kill_won[tid] = h->doomed = true;
             kill(h->pid, SIGKILL);
@@ -280,11 +280,6 @@ static void hand_meddle(struct recovery *k)
     default:
         break;
     }
-}
-
-static bool hand_any_pending(void *look)
-{
-    return cp_any_pending(look);
 }
 
 static void recovery(uint64_t rounds)
@@ -330,7 +325,7 @@ static void recovery(uint64_t rounds)
         if (!k.left || recovered)
             continue;
         epoch++;
-        if (!cp_wait_awake(&patience, hand_any_pending, &look)) {
+        if (!cp_wait_awake(&patience, cp_any_pending, &look)) {
             /* one bell for both lifelines */
             cp_publish(&k.control->parent_epoch, epoch);
             struct pollfd p[1 + CREW] = {{k.bell[0], POLLIN, 0}, {k.crew[0].lifeline, POLLIN, 0}, {k.crew[1].lifeline, POLLIN, 0}};
@@ -342,6 +337,10 @@ static void recovery(uint64_t rounds)
     for (int i = 0; i < CREW; i++) {
         kill(k.crew[i].pid, SIGKILL);
         check(waitpid(k.crew[i].pid, NULL, 0) == k.crew[i].pid);
+        close(k.crew[i].lifeline);
+        pair_free(&k.crew[i].pair);
+        free(k.crew[i].journal);
+        free(k.crew[i].positions);
     }
     for (uint64_t tid = 1; tid <= k.tasks; tid++) {
         check(cp_peek(&k.bodies[tid].started) <= 1);
@@ -350,6 +349,9 @@ static void recovery(uint64_t rounds)
     check(counts[UNENDED] == 0);
     if (rounds >= 200000)
         check(counts[ENDED_RESULT] && counts[ENDED_LOST] && counts[ENDED_KILLED] && counts[ENDED_REVOKED]);
+    free(k.outcomes);
+    free(k.kill_won);
+    free(k.backlog);
     cp_bump(&area->rounds, k.tasks);
 }
 

@@ -37,11 +37,10 @@ static cp_frame *frame_of(int task)
     return cp_ring_at(c->submission.base, c->submission.size, world.job[task].position);
 }
 
-/* The worker has not passed the frame as far as we know, so nothing else lies there. */
 static bool frame_in_use(int task)
 {
     return mutation == STALE_FRAME_TOUCHED || mutation == CLAIM_WITHOUT_TID ||
-           world.job[task].position >= world.channel[world.job[task].channel].submission.head_seen;
+           cp_producer_holds(&world.channel[world.job[task].channel].submission, world.job[task].position);
 }
 
 static bool revoke(int task)
