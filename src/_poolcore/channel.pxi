@@ -71,7 +71,7 @@ cdef class Channel:
         # room for every frame of both rings: an entry outlives its frame until
         # the completion is collected
         self.journal_mask = 2 * ring_size // CP_LINE - 1
-        self.journal = <Entry *> PyMem_Malloc((self.journal_mask + 1) * sizeof(Entry))
+        self.journal = <Entry *> PyMem_Calloc(self.journal_mask + 1, sizeof(Entry))
         self.known = <uint32_t *> PyMem_Calloc(CP_FUNCTIONS, sizeof(uint32_t))
         if self.journal == NULL or self.known == NULL:
             raise MemoryError()

@@ -108,6 +108,7 @@ cdef bint take_outcome(Core core, Channel channel, AsyncResult job, cp_frame *fr
     if frame.kind == CP_ERROR and not frame.length:
         return False
     journal_pop(channel)
+    prefetch_job(channel.journal[(channel.journal_head + 3) & channel.journal_mask].job)
     channel.done += 1
     if job.state == PENDING:
         drop_arguments(core, job, frame.kind == CP_EXPIRED)

@@ -43,8 +43,10 @@ cdef extern from *:
     #endif
     #define CP_UNLIKELY(x) __builtin_expect(!!(x), 0)
     #define UNLIMITED UINT64_MAX
+    #define CP_PREFETCH(address) __builtin_prefetch((address), 1)
     """
     const uint64_t UNLIMITED
+    void CP_PREFETCH(const void *) noexcept nogil
     const bint CP_DEBUG
     bint CP_UNLIKELY(bint)
 

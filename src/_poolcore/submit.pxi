@@ -245,6 +245,9 @@ cdef void refill(Core core) noexcept:
         if found == NULL:
             break
         job = <AsyncResult> core.backlog.first
+        if job.next != NULL:
+            CP_PREFETCH(<PyObject *> (<AsyncResult> job.next).payload)
+            prefetch_job((<AsyncResult> job.next).next)
         if not channel_push(<Channel> found, job):
             if (<Channel> found).corrupt:
                 attention(core)
