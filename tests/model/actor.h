@@ -12,7 +12,12 @@ struct op {
     uint64_t value;
     /* Ways to go on now, a bit each; those in *optional may as well not happen. NULL: one way. */
     uint32_t (*ways)(int actor, uint32_t *optional);
+    /* Whether it times out, once nothing else can happen. NULL: never. */
+    bool (*times_out)(int actor);
 };
+
+enum { TIME_OUT = 31 };     /* the way then */
+
 
 struct actor {
     void *context[5];   /* __builtin_setjmp's */

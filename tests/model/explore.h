@@ -241,6 +241,11 @@ static void list_transitions(struct level *l)
             if (ways & 1)
                 l->transitions[l->count++] = (struct transition){(int16_t)a, (int16_t)way};
     }
+    for (int a = 0; !must && a < ACTORS; a++)
+        if (world.actor[a].sp && world.actor[a].op.times_out && world.actor[a].op.times_out(a)) {
+            l->transitions[l->count++] = (struct transition){(int16_t)a, TIME_OUT};
+            must = true;
+        }
     if (!must) {
         states_at_rest++;
         check_at_rest();
@@ -323,7 +328,7 @@ static void print_trace(FILE *out)
             if (op->address)
                 fprintf(out, " %s", address_name(op->address));
             if (op->ways)
-                fprintf(out, " (way %d)", t.way);
+                fprintf(out, t.way == TIME_OUT ? " (timed out)" : " (way %d)", t.way);
             else if (op->value)
                 fprintf(out, " %llu", (unsigned long long)op->value);
             fputc('\n', out);

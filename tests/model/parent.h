@@ -70,8 +70,15 @@ static void journal_pop(struct channel *c)
     c->load--;
 }
 
+/* One line of the ring stays free for STOP (where a scenario has it: the rings are small). */
 static bool channel_reserve(struct channel *c, uint64_t length, cp_frame **f)
 {
+    uint64_t need = cp_producer_need(&c->submission, cp_frame_bytes(length)) + CP_LINE;
+    if (scenario->retirements && !cp_producer_fits(&c->submission, need)) {
+        require(cp_producer_look(&c->submission), "a sound worker is taken for corrupt");
+        if (!cp_producer_fits(&c->submission, need))
+            return false;
+    }
     int got = cp_ring_reserve(&c->submission, length, f);
     require(got != CP_GARBAGE, "a sound worker is taken for corrupt");
     if (got == CP_FRAME && mutation == TAIL_FIRST)
@@ -105,14 +112,11 @@ static void channel_publish(struct channel *c)
 
 static void channel_stop(struct channel *c)
 {
-    cp_frame *f;
+    cp_frame *f = NULL;
     c->open = false;
-    c->stop_due = true;
-    if (channel_reserve(c, 0, &f)) {
-        f->kind = CP_STOP;
-        c->stop_due = false;
-        channel_publish(c);
-    }
+    require(cp_ring_reserve(&c->submission, 0, &f) == CP_FRAME, "no room for STOP");
+    f->kind = CP_STOP;
+    channel_publish(c);
 }
 
 /* ---- backlog ---- */
@@ -148,6 +152,7 @@ static void refill(void)
         if (w == NOBODY || !channel_push(w, world.backlog[0]))
             break;
         world.channel[w].unpublished = true;
+        world.looked = false;
         backlog_remove(0);
     }
     for (int w = 0; w < WORKERS; w++)
@@ -198,44 +203,15 @@ static void take_back(struct channel *c, unsigned most)
     }
 }
 
-/* The busiest worker, if another is idle; *most: its load. */
-static struct channel *out_of_balance(unsigned *most)
-{
-    struct channel *busiest = NULL;
-    bool idle = false;
-    *most = 1;
-    for (int w = 0; w < WORKERS; w++) {
-        struct channel *c = &world.channel[w];
-        if (!c->attached)
-            continue;
-        idle |= c->open && !c->load;
-        if (c->load > *most) {
-            busiest = c;
-            *most = c->load;
-        }
-    }
-    return idle ? busiest : NULL;
-}
-
-static void rebalance(void)
-{
-    unsigned most;
-    struct channel *busiest = out_of_balance(&most);
-    if (busiest) {
-        take_back(busiest, most / 2);
-        refill();
-    }
-}
-
 /* ---- collect ---- */
 
 static bool take_frame(int w, const cp_frame *frame, const uint8_t *payload)
 {
     struct channel *c = &world.channel[w];
-    if (frame->kind == CP_HELLO)
+    if (frame->kind == CP_HELLO) {
         c->greeted = true;
-    if (frame->kind == CP_HELLO || frame->kind == CP_ROOM)
         return true;
+    }
     int task = journal_first(c);
     if (frame->kind != CP_RESULT || task == NOBODY || tid_of(task) != cp_peek(&frame->claim))
         return false;
@@ -262,8 +238,49 @@ static void collect_channel(int w)
     cp_ring_release(&c->completion);
     if (mutation != ROOM_NOT_RUNG)
         ring_if_parked(&c->ringer);
-    if (c->stop_due)
-        channel_stop(c);
+}
+
+/* The busiest worker, if another is idle; *most: its load. */
+static struct channel *out_of_balance(unsigned *most)
+{
+    struct channel *busiest = NULL;
+    bool idle = false;
+    *most = 1;
+    for (int w = 0; w < WORKERS; w++) {
+        struct channel *c = &world.channel[w];
+        if (!c->attached)
+            continue;
+        idle |= c->open && !c->load;
+        if (c->load > *most) {
+            busiest = c;
+            *most = c->load;
+        }
+    }
+    return idle ? busiest : NULL;
+}
+
+/* A worker that has passed a task without a word about it is no worker of ours. */
+static void look_at_unclaimed(void)
+{
+    for (int w = 0; w < WORKERS; w++) {
+        struct channel *c = &world.channel[w];
+        if (!c->attached)
+            continue;
+        uint64_t passed = cp_observe(&world.segment[w].header.submission.head);
+        collect_channel(w);
+        int task = journal_first(c);
+        require(task == NOBODY || passed <= world.job[task].position, "a sound worker is taken for corrupt");
+    }
+}
+
+static void rebalance(void)
+{
+    unsigned most;
+    struct channel *busiest = out_of_balance(&most);
+    if (busiest) {
+        take_back(busiest, most / 2);
+        refill();
+    }
 }
 
 static void collect(void)

@@ -11,7 +11,7 @@
  * to be found, which shows that the model is able to fail.
  *
  *     cc -std=gnu11 -O2 -Isrc tests/model/protocol.c -o protocol
- *     ./protocol [--list] [--large] [--trace] [NAME ...] */
+ *     ./protocol [--list] [--scenarios | --mutations] [--large] [--trace] [NAME ...] */
 #include "supervisor.h"
 
 #include <time.h>
@@ -20,47 +20,53 @@
 #define MEDIUM .submission_ring = 256, .completion_ring = 256
 
 static const struct scenario scenarios[] = {
-    {"plain", "rings of two frames, no faults", .tasks = 3, SMALL, .workers = 1},
-    {"finer", "the same, relaxed accesses are steps, too", .tasks = 3, SMALL, .workers = 1, .finer = true},
-    {"wraps", "frames of one and two lines, with padding at the ends",
+    {.name = "plain", .about = "rings of two frames, no faults", .tasks = 3, SMALL, .workers = 1},
+    {.name = "finer", .about = "the same, relaxed accesses are steps, too",
+     .tasks = 3, SMALL, .workers = 1, .finer = true},
+    {.name = "wraps", .about = "frames of one and two lines, with padding at the ends",
      .tasks = 4, MEDIUM, .arguments = {0, 64, 0, 64}, .results = 64, .workers = 1},
-    {"crash", "the worker dies anywhere, and is replaced",
+    {.name = "crash", .about = "the worker dies anywhere, and is replaced",
      .tasks = 3, SMALL, .workers = 1, .replacements = 1, .crashes = 1},
-    {"two crashes", "the replacement dies, too",
+    {.name = "two crashes", .about = "the replacement dies, too",
      .tasks = 2, SMALL, .workers = 1, .replacements = 2, .crashes = 2},
-    {"four frames", "a crash with four frames in the ring",
+    {.name = "four frames", .about = "a crash with four frames in the ring",
      .tasks = 4, MEDIUM, .workers = 1, .replacements = 1, .crashes = 1},
-    {"false death", "a living worker is believed dead",
+    {.name = "false death", .about = "a living worker is believed dead",
      .tasks = 3, SMALL, .workers = 1, .replacements = 1, .false_deaths = 1},
-    {"false death of one", "the same with one task",
+    {.name = "false death of one", .about = "the same with one task",
      .tasks = 1, SMALL, .workers = 1, .replacements = 1, .false_deaths = 1},
-    {"kill", "a running task is killed, and its worker with it",
+    {.name = "kill", .about = "a running task is killed, and its worker with it",
      .tasks = 3, SMALL, .workers = 1, .replacements = 1, .kills = 1},
-    {"revoke", "a task is taken back while others wait for room",
+    {.name = "revoke", .about = "a task is taken back while others wait for room",
      .tasks = 3, SMALL, .workers = 1, .revokes = 1},
-    {"kill and revoke", "of two tasks", .tasks = 2, SMALL, .workers = 1, .replacements = 1, .kills = 1, .revokes = 1},
-    {"kill and false death", "the worker is killed for two reasons", .tasks = 2, SMALL, .workers = 1,
-     .replacements = 2, .kills = 1, .false_deaths = 1},
-    {"two workers", "one is stopped anywhere, on the way to the bell too",
+    {.name = "kill and revoke", .about = "of two tasks",
+     .tasks = 2, SMALL, .workers = 1, .replacements = 1, .kills = 1, .revokes = 1},
+    {.name = "two workers", .about = "one is stopped anywhere, on the way to the bell too",
      .tasks = 2, SMALL, .workers = 2, .stops = 1},
-    {"retirement", "a worker leaves, and its tasks go elsewhere",
-     .tasks = 2, SMALL, .workers = 1, .replacements = 1, .retirements = 1},
-    {"imitation", "a payload looks like the claim word that lay in its place",
+    {.name = "look", .about = "the parent looks what a worker has passed without a word",
+     .tasks = 2, SMALL, .workers = 1, .balances = 1},
+    {.name = "retirement", .about = "a worker leaves, and its tasks go elsewhere",
+     .tasks = 2, MEDIUM, .workers = 1, .replacements = 1, .retirements = 1},
+    {.name = "imitation", .about = "a payload looks like the claim word that lay in its place",
      .tasks = 4, MEDIUM, .arguments = {0, 0, 64, 64}, .workers = 1, .revokes = 1, .imitation = true},
-    {"reaper", "a caller takes the lead and gives it back", .tasks = 2, SMALL, .workers = 1, .reaper = true},
+    {.name = "reaper", .about = "a caller takes the lead and gives it back",
+     .tasks = 2, SMALL, .workers = 1, .reaper = true},
     /* large ones */
-    {"reaper of three tasks", "the same with three", .large = true, .tasks = 3, SMALL, .workers = 1, .reaper = true},
-    {"reaper and crash", "the same while the worker dies", .large = true,
+    {.name = "kill and false death", .about = "the worker is killed for two reasons", .large = true,
+     .tasks = 2, SMALL, .workers = 1, .replacements = 2, .kills = 1, .false_deaths = 1},
+    {.name = "reaper of three tasks", .about = "the same with three", .large = true,
+     .tasks = 3, SMALL, .workers = 1, .reaper = true},
+    {.name = "reaper and crash", .about = "the same while the worker dies", .large = true,
      .tasks = 2, SMALL, .workers = 1, .replacements = 1, .crashes = 1, .reaper = true},
-    {"three of two workers", "one is stopped anywhere, of three tasks", .large = true,
+    {.name = "three of two workers", .about = "one is stopped anywhere, of three tasks", .large = true,
      .tasks = 3, SMALL, .workers = 2, .stops = 1},
-    {"balance", "a task goes from a busy worker to one that is new", .large = true,
+    {.name = "balance", .about = "a task goes from a busy worker to one that is new", .large = true,
      .tasks = 2, SMALL, .workers = 2, .late = true, .balances = 1},
-    {"balance of three", "tasks go from a busy worker to an idle one", .large = true,
+    {.name = "balance of three", .about = "tasks go from a busy worker to an idle one", .large = true,
      .tasks = 3, MEDIUM, .workers = 2, .balances = 1},
-    {"retirement of three", "a worker leaves, and its tasks go elsewhere", .large = true,
-     .tasks = 3, SMALL, .workers = 1, .replacements = 1, .retirements = 1},
-    {"all at once", "a crash, a kill, a revoke and a false death", .large = true,
+    {.name = "retirement of three", .about = "a worker leaves, and its tasks go elsewhere", .large = true,
+     .tasks = 3, MEDIUM, .workers = 1, .replacements = 1, .retirements = 1},
+    {.name = "all at once", .about = "a crash, a kill, a revoke and a false death", .large = true,
      .tasks = 2, SMALL, .workers = 1, .replacements = 2, .crashes = 1, .kills = 1, .revokes = 1, .false_deaths = 1},
 };
 
@@ -71,32 +77,54 @@ static const struct {
     const char *finds;      /* this of all */
     bool harmless;
 } mutations[] = {
-    {"sentinel trusted", "recovery without the kill and the wait", SENTINEL_TRUSTED, "false death of one"},
-    {"sentinel trusted and read", "the same, READY only read instead of taken", SENTINEL_TRUSTED_AND_READ,
-     "false death of one", "a body started twice"},
-    {"read in recovery", "READY only read, but the worker is certainly dead: the swap is a second line",
-     READ_IN_RECOVERY, "false death of one", .harmless = true},
-    {"not waited", "recovery right after SIGKILL, which takes its time", NOT_WAITED, "false death of one"},
-    {"not drained", "the journal is walked before the completions are taken", NOT_DRAINED, "crash"},
-    {"revoke by store", "read READY, then store REVOKED", REVOKE_BY_STORE, "revoke"},
-    {"kill by store", "read CLAIMED, then store KILLED", KILL_BY_STORE, "kill"},
-    {"take by store", "read READY, then store CLAIMED", TAKE_BY_STORE, "revoke"},
-    {"finish by store", "store DONE without looking", FINISH_BY_STORE, "kill"},
-    {"claim without tid", "the claim word is a state alone, and touched after the worker has passed it",
-     CLAIM_WITHOUT_TID, "revoke"},
-    {"stale frame touched", "a claim word is touched after the worker has passed it", STALE_FRAME_TOUCHED, "imitation"},
-    {"head first", "room is given back before the result is published", HEAD_FIRST, "plain"},
-    {"tail first", "frames are published before they are whole", TAIL_FIRST, "plain"},
-    {"buffered stores", "release and acquire instead of sequential consistency", BUFFERED_STORES, "plain"},
-    {"not looked again", "asleep without a look after the epoch is published", NOT_LOOKED_AGAIN, "plain"},
-    {"looked first", "the ringer looks at the epoch before it publishes", LOOKED_FIRST, "plain"},
-    {"ringer clears", "the ringer takes the epoch away before it rings", RINGER_CLEARS, "two workers"},
-    {"epoch not raised", "a flag instead of an epoch", EPOCH_NOT_RAISED, "plain"},
-    {"room not rung", "completions are taken, and the worker is not told", ROOM_NOT_RUNG, "plain"},
-    {"table not kicked", "the leader sleeps on, and does not watch the new worker", TABLE_NOT_KICKED, "two crashes"},
-    {"skipped silently", "the worker does not say that it has passed revoked frames", SKIPPED_SILENTLY, "revoke"},
-    {"reaper not armed", "a caller leaves, and nobody leads", REAPER_NOT_ARMED, "reaper"},
-    {"follower not promoted", "a caller leaves, and wakes nobody", FOLLOWER_NOT_PROMOTED, "reaper"},
+    {.name = "sentinel trusted", .about = "recovery without the kill and the wait",
+     .mutation = SENTINEL_TRUSTED, .scenario = "false death of one"},
+    {.name = "sentinel trusted and read", .about = "the same, READY only read instead of taken",
+     .mutation = SENTINEL_TRUSTED_AND_READ, .scenario = "false death of one", .finds = "a body started twice"},
+    {.name = "read in recovery", .about = "READY only read, but the worker is certainly dead: the swap is a second line",
+     .mutation = READ_IN_RECOVERY, .scenario = "false death of one", .harmless = true},
+    {.name = "not waited", .about = "recovery right after SIGKILL, which takes its time",
+     .mutation = NOT_WAITED, .scenario = "false death of one"},
+    {.name = "not drained", .about = "the journal is walked before the completions are taken",
+     .mutation = NOT_DRAINED, .scenario = "crash"},
+    {.name = "revoke by store", .about = "read READY, then store REVOKED",
+     .mutation = REVOKE_BY_STORE, .scenario = "revoke"},
+    {.name = "kill by store", .about = "read CLAIMED, then store KILLED",
+     .mutation = KILL_BY_STORE, .scenario = "kill"},
+    {.name = "take by store", .about = "read READY, then store CLAIMED",
+     .mutation = TAKE_BY_STORE, .scenario = "revoke"},
+    {.name = "finish by store", .about = "store DONE without looking",
+     .mutation = FINISH_BY_STORE, .scenario = "kill"},
+    {.name = "claim without tid", .about = "the claim word is a state alone, and touched after the worker has passed it",
+     .mutation = CLAIM_WITHOUT_TID, .scenario = "revoke"},
+    {.name = "stale frame touched", .about = "a claim word is touched after the worker has passed it",
+     .mutation = STALE_FRAME_TOUCHED, .scenario = "imitation"},
+    {.name = "head first", .about = "room is given back before the result is published",
+     .mutation = HEAD_FIRST, .scenario = "plain"},
+    {.name = "tail first", .about = "frames are published before they are whole",
+     .mutation = TAIL_FIRST, .scenario = "plain"},
+    {.name = "buffered stores", .about = "release and acquire instead of sequential consistency",
+     .mutation = BUFFERED_STORES, .scenario = "plain"},
+    {.name = "not looked again", .about = "asleep without a look after the epoch is published",
+     .mutation = NOT_LOOKED_AGAIN, .scenario = "plain"},
+    {.name = "looked first", .about = "the ringer looks at the epoch before it publishes",
+     .mutation = LOOKED_FIRST, .scenario = "plain"},
+    {.name = "ringer clears", .about = "the ringer takes the epoch away before it rings",
+     .mutation = RINGER_CLEARS, .scenario = "two workers"},
+    {.name = "epoch not raised", .about = "a flag instead of an epoch",
+     .mutation = EPOCH_NOT_RAISED, .scenario = "plain"},
+    {.name = "room not rung", .about = "completions are taken, and the worker is not told",
+     .mutation = ROOM_NOT_RUNG, .scenario = "plain"},
+    {.name = "table not kicked", .about = "the leader sleeps on, and does not watch the new worker",
+     .mutation = TABLE_NOT_KICKED, .scenario = "two crashes"},
+    {.name = "no clock", .about = "a leader with a backlog trusts to be rung when the worker passes revoked frames",
+     .mutation = NO_CLOCK, .scenario = "revoke"},
+    {.name = "skipped silently", .about = "nobody rings then: the clock finds the room",
+     .mutation = SKIPPED_SILENTLY, .scenario = "revoke", .harmless = true},
+    {.name = "reaper not armed", .about = "a caller leaves, and nobody leads",
+     .mutation = REAPER_NOT_ARMED, .scenario = "reaper"},
+    {.name = "follower not promoted", .about = "a caller leaves, and wakes nobody",
+     .mutation = FOLLOWER_NOT_PROMOTED, .scenario = "reaper"},
 };
 
 enum { SCENARIOS = sizeof scenarios / sizeof *scenarios, MUTATIONS = sizeof mutations / sizeof *mutations };
@@ -229,16 +257,20 @@ static bool named(const char *name, char **names)
 
 int main(int argc, char **argv)
 {
-    bool list = false, large = false, good = true;
+    bool list = false, large = false, good = true, both = true, only_scenarios = false;
     int done = 0;
     for (argv++, argc--; argc && !strncmp(*argv, "--", 2); argv++, argc--) {
         trace |= !strcmp(*argv, "--trace");
         list |= !strcmp(*argv, "--list");
         large |= !strcmp(*argv, "--large");
+        if (!strcmp(*argv, "--scenarios") || !strcmp(*argv, "--mutations")) {
+            both = false;
+            only_scenarios = !strcmp(*argv, "--scenarios");
+        }
     }
     for (int i = 0; i < SCENARIOS; i++) {
         const struct scenario *s = &scenarios[i];
-        if (argc ? !named(s->name, argv) : s->large && !large)
+        if (argc ? !named(s->name, argv) : (s->large && !large) || (!both && !only_scenarios))
             continue;
         done++;
         if (list)
@@ -247,7 +279,7 @@ int main(int argc, char **argv)
             good &= run(false, s->name, s, NO_MUTATION, true);
     }
     for (int i = 0; i < MUTATIONS; i++) {
-        if (argc && !named(mutations[i].name, argv))
+        if (argc ? !named(mutations[i].name, argv) : !both && only_scenarios)
             continue;
         done++;
         sought = mutations[i].finds;

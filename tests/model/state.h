@@ -70,6 +70,7 @@ enum mutation {
     ROOM_NOT_RUNG,
     TABLE_NOT_KICKED,
     SKIPPED_SILENTLY,
+    NO_CLOCK,
     REAPER_NOT_ARMED,
     FOLLOWER_NOT_PROMOTED,
 };
@@ -96,7 +97,7 @@ struct entry {
 };
 
 struct channel {
-    bool attached, greeted, ready, open, recovered, unpublished, stop_due;
+    bool attached, greeted, ready, open, recovered, unpublished;
     unsigned load;
     unsigned first, end;        /* of the journal */
     struct entry journal[JOURNAL];
@@ -137,7 +138,7 @@ struct world {
     cp_word kick;
     uint64_t bell[BELLS];
     /* the parent's */
-    bool gil, reaper_polls;
+    bool gil, reaper_polls, looked;
     struct waiter waiter[2];    /* CALLER, REAPER */
     struct waiter *leader;
     struct job job[TASKS];
@@ -184,7 +185,7 @@ static uint32_t room_in_buffer(int actor, uint32_t *optional)
 
 static void step(const char *name, const void *address, uint64_t value)
 {
-    stop_before((struct op){name, address, value, store_buffers ? room_in_buffer : NULL});
+    stop_before((struct op){name, address, value, store_buffers ? room_in_buffer : NULL, NULL});
 }
 
 static uint32_t buffer_empty(int actor, uint32_t *optional)
@@ -195,7 +196,7 @@ static uint32_t buffer_empty(int actor, uint32_t *optional)
 
 static void locked_step(const char *name, const void *address)
 {
-    stop_before((struct op){name, address, 0, store_buffers ? buffer_empty : NULL});
+    stop_before((struct op){name, address, 0, store_buffers ? buffer_empty : NULL, NULL});
 }
 
 static void store(cp_word *word, uint64_t value)
@@ -238,10 +239,18 @@ static uint32_t when_rung(int actor, uint32_t *optional)
     return *(const uint64_t *)op->address || ((int64_t)op->value >= 0 && world.bell[op->value]);
 }
 
+/* A leader looks at a backlog by the clock, too; here once between two pushes. */
+static bool backlog_waits(int actor)
+{
+    (void)actor;
+    return mutation != NO_CLOCK && world.backlogged && !world.looked;
+}
+
 static void cp_bell_wait(int bell, int second, int64_t timeout_ns)
 {
-    (void)timeout_ns;
-    stop_before((struct op){"sleep on", &world.bell[bell], (uint64_t)(int64_t)second, when_rung});
+    struct op op = {"sleep on", &world.bell[bell], (uint64_t)(int64_t)second, when_rung,
+                    timeout_ns < 0 ? NULL : backlog_waits};
+    world.looked |= stop_before(op) == TIME_OUT;
 }
 
 static uint32_t when_gil_free(int actor, uint32_t *optional)
@@ -252,7 +261,7 @@ static uint32_t when_gil_free(int actor, uint32_t *optional)
 
 static void gil_take(void)
 {
-    stop_before((struct op){"take the GIL", NULL, 0, when_gil_free});
+    stop_before((struct op){"take the GIL", NULL, 0, when_gil_free, NULL});
     world.gil = true;
 }
 
@@ -262,9 +271,6 @@ static void gil_drop(void) { world.gil = false; }
 /* ---- what both sides do, right or wrong ---- */
 
 static cp_patience at_once;     /* no spinning, no yielding */
-
-/* A kind of ours: the worker has passed frames that were taken back. */
-enum { CP_ROOM = 99 };
 
 static uint64_t tid_of(int task) { return (uint64_t)task + 1; }
 
@@ -305,11 +311,12 @@ static void publish_and_ring(cp_producer *p, cp_ringer *r, bool *published)
 
 static void park(cp_word *own_epoch, uint64_t epoch, int bell, int second, cp_condition holds, void *context)
 {
+    int64_t timeout = bell == PARENT_BELL ? 1 : -1;
     if (mutation == NOT_LOOKED_AGAIN) {
         cp_publish(own_epoch, epoch);
-        cp_bell_wait(bell, second, -1);
+        cp_bell_wait(bell, second, timeout);
     } else {
-        cp_park(own_epoch, epoch, bell, second, holds, context, -1, &at_once);
+        cp_park(own_epoch, epoch, bell, second, holds, context, timeout, &at_once);
     }
 }
 

@@ -157,7 +157,7 @@ static uint32_t events(int actor, uint32_t *optional)
         if (world.kills && world.truth[t].claimed && !job->killed && job->channel != NOBODY)
             *optional |= 1u << (KILL + t);
     }
-    if (world.balances && out_of_balance(&most))
+    if (world.balances && (out_of_balance(&most) || scenario->workers == 1))
         *optional |= 1u << BALANCE;
     return ways | *optional;
 }
@@ -166,11 +166,13 @@ static void supervisor_body(int actor)
 {
     (void)actor;
     for (;;) {
-        int event = stop_before((struct op){"event", NULL, 0, events});
+        int event = stop_before((struct op){"event", NULL, 0, events, NULL});
         world.gil = true;
         if (event == BALANCE) {
             world.balances--;
+            look_at_unclaimed();
             rebalance();
+            notify();
         } else if (event >= KILL) {
             world.kills--;
             int w = doom(event - KILL);
@@ -245,7 +247,6 @@ static void check_at_rest(void)
         const struct worker *worker = &world.worker[w];
         bool runs = worker->alive && !worker->stopped;
         some_idle |= world.channel[w].open && runs;
-        require(!runs || !world.channel[w].stop_due, "asleep: a worker that has to be told to leave");
         /* of one that runs: one that is stopped may have been about to ring */
         require(!runs || all_ended() || world.segment[w].header.completion.tail == world.channel[w].completion.head,
                 "asleep: a completion waits to be collected");

@@ -119,7 +119,7 @@ static void follow(struct waiter *w)
 {
     w->asleep = true;
     gil_drop();
-    stop_before((struct op){"follow", NULL, 0, when_woken});
+    stop_before((struct op){"follow", NULL, 0, when_woken, NULL});
     gil_take();
     w->asleep = w->woken = false;
 }

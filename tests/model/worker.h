@@ -20,6 +20,11 @@ static void release_room(struct worker *me)
 {
     me->released = cp_peek(&me->submission.head);
     cp_ring_release(&me->submission);
+    if (me->skipped) {      /* no completion tells of the room that they left */
+        me->skipped = false;
+        if (mutation != SKIPPED_SILENTLY)
+            ring_if_parked(&me->parent);
+    }
 }
 
 static void worker_wait(int w, cp_condition condition, void *context)
@@ -98,27 +103,14 @@ static bool take(cp_frame *shared, uint64_t tid)
     return true;
 }
 
-static void wait_for_submission(int w)
-{
-    struct worker *me = &world.worker[w];
-    release_room(me);
-    if (me->skipped) {      /* no completion tells the parent of this room */
-        me->skipped = false;
-        if (mutation != SKIPPED_SILENTLY) {
-            worker_say(w, CP_ROOM);
-            return;
-        }
-    }
-    worker_wait(w, cp_has_submission, &me->submission);
-}
-
 static void serve(int w)
 {
     struct worker *me = &world.worker[w];
     for (;;) {
         int got = cp_ring_next(&me->submission, &me->frame, &me->position, &me->payload);
         if (got == CP_EMPTY) {
-            wait_for_submission(w);
+            release_room(me);
+            worker_wait(w, cp_has_submission, &me->submission);
             continue;
         }
         require(got == CP_FRAME, "a worker finds its submission ring corrupt");
@@ -144,7 +136,7 @@ static void serve(int w)
 static void worker_body(int actor)
 {
     int w = actor - FIRST_WORKER;
-    stop_before((struct op){"start", NULL, 0, when_alive});
+    stop_before((struct op){"start", NULL, 0, when_alive, NULL});
     if (!world.channel[w].greeted)
         worker_say(w, CP_HELLO);
     serve(w);
