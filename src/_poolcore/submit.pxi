@@ -84,6 +84,8 @@ cdef inline AsyncResult new_job(Core core, object callbacks, object errbacks, ob
     # While in flight we hold it, so the cycle collector need not look: a million
     # jobs in flight would cost twice as much each.
     PyObject_GC_UnTrack(<PyObject *> job)
+    if CP_DEBUG:
+        debug_alive["jobs"] += 1
     job.core = core
     job.callbacks = callbacks
     job.errbacks = errbacks
