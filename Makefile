@@ -71,7 +71,7 @@ build/ring_stress-%: tests/c/ring_stress.c $(wildcard src/_poolcore/*.h)
 # The interpreter itself is not instrumented, so the runtime is loaded before it.
 sanitize: .venv-sanitize/.built ## the test suite with a core built under the sanitizers
 	LD_PRELOAD="$$($(CC) -print-file-name=libasan.so)" PYTHONMALLOC=malloc \
-	ASAN_OPTIONS=detect_leaks=0 UBSAN_OPTIONS=halt_on_error=1:print_stacktrace=1 \
+	ASAN_OPTIONS=detect_leaks=0:handle_segv=0:handle_abort=0:handle_sigbus=0 UBSAN_OPTIONS=halt_on_error=1:print_stacktrace=1 \
 	  .venv-sanitize/bin/python -m pytest -m "not slow" -o timeout=300 $(ARGS)
 
 .venv-sanitize/.built: $(SOURCES) $(wildcard src/celery_pool/*.py src/celery_pool/*/*.py)
