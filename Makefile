@@ -63,7 +63,7 @@ soak: $(VENV)/.built ## a pool under load and faults for DURATION seconds (ARGS=
 
 build/ring_stress-thread: SANITIZE := thread
 build/ring_stress-address: SANITIZE := address,undefined
-build/ring_stress-%: tests/c/ring_stress.c $(wildcard src/_poolcore/*.h)
+build/ring_stress-%: tests/c/ring_stress.c $(wildcard tests/c/*.h) $(wildcard src/_poolcore/*.h)
 	@mkdir -p build
 	$(CC) -std=gnu11 -O1 -g -Wall -Wextra -Werror -DCP_DEBUG=1 -fsanitize=$(SANITIZE) \
 	  -fno-sanitize-recover=all -pthread -Isrc $< -o $@
