@@ -189,6 +189,8 @@ cdef inline void place(Core core, AsyncResult job) noexcept:
                 return
             if (<Channel> found).corrupt:
                 attention(core)
+            else:
+                channel_publish(<Channel> found)    # the function's frame may have had room
     job.marks |= BACKLOGGED
     jobs_append(&core.backlog, job)
 
