@@ -166,7 +166,7 @@ class Raise:
 
 
 def test_a_worker_that_has_grown_is_recycled_after_its_task(pool):
-    p = pool(4, processes=1, max_memory_per_child=100 * MIB)
+    p = pool(4, processes=1, context="spawn", max_memory_per_child=100 * MIB)
     (old,) = p.get_worker_pids()
     r = p.apply_async(keep, (150, 0.4))
     behind = [p.apply_async(tasks.same, (i,)) for i in range(3)]
@@ -178,7 +178,7 @@ def test_a_worker_that_has_grown_is_recycled_after_its_task(pool):
 
 
 def test_small_workers_stay(pool):
-    p = pool(2, processes=1, max_memory_per_child=150 * MIB, memory_kill=300 * MIB)
+    p = pool(2, processes=1, context="spawn", max_memory_per_child=150 * MIB, memory_kill=300 * MIB)
     (old,) = p.get_worker_pids()
     assert p.apply_async(hold, (10, 0.3)).get(DEADLINE)
     assert p.get_worker_pids() == [old]
@@ -186,7 +186,7 @@ def test_small_workers_stay(pool):
 
 def test_large_arguments_do_not_count(pool):
     """They lie in memory that is shared with the parent."""
-    p = pool(2, processes=1, max_memory_per_child=400 * MIB)
+    p = pool(2, processes=1, context="spawn", max_memory_per_child=400 * MIB)
     (old,) = p.get_worker_pids()
     data = bytes(50_000_000)
     assert [p.apply_async(tasks.digest, (data,)).get(DEADLINE)[0] for _ in range(5)] == [
@@ -196,7 +196,7 @@ def test_large_arguments_do_not_count(pool):
 
 
 def test_memory_kill(pool):
-    p = pool(4, processes=2, memory_kill=100 * MIB)
+    p = pool(4, processes=2, context="spawn", memory_kill=100 * MIB)  # nothing inherited
     others = [p.apply_async(tasks.same, (i,)) for i in range(2)]
     bad = Calls()
     r = p.apply_async(hold, (200, 20), errbacks=bad, meta="m")
