@@ -155,7 +155,7 @@ cdef inline cp_frame *frame_of(AsyncResult job) noexcept:
 cdef inline bint frame_stands(AsyncResult job) noexcept:
     """Whether the job's frame is still there: its place may have been reused, and
     what lies there now must not be taken for its claim word."""
-    return job.position >= job.channel.submission.head_seen
+    return cp_producer_holds(&job.channel.submission, job.position)
 
 
 cdef bint channel_push(Channel channel, AsyncResult job) noexcept:

@@ -123,6 +123,7 @@ cdef extern from "_poolcore/wait.h" nogil:
     ctypedef struct cp_consumer:
         uint8_t *base
         uint64_t size
+        uint64_t released
         cp_word head
     int CP_EMPTY, CP_FRAME, CP_GARBAGE
     uint64_t cp_ring_longest(uint64_t)
@@ -130,6 +131,7 @@ cdef extern from "_poolcore/wait.h" nogil:
     cp_frame *cp_ring_at(uint8_t *, uint64_t, uint64_t)
     void cp_producer_init(cp_producer *, cp_indices *, uint8_t *, uint64_t)
     uint64_t cp_producer_need(const cp_producer *, uint64_t)
+    bint cp_producer_holds(const cp_producer *, uint64_t)
     bint cp_producer_fits(const cp_producer *, uint64_t)
     bint cp_producer_look(cp_producer *)
     int cp_ring_reserve(cp_producer *, uint64_t, cp_frame **)

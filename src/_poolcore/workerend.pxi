@@ -12,9 +12,8 @@ cdef class WorkerEnd:
     cdef Arena results
     cdef uint64_t size
     cdef uint64_t longest
-    cdef uint64_t released          # head that the parent has been told
     cdef uint64_t epoch             # of our last park
-    cdef bint skipped               # revoked frames since then
+    cdef bint skipped               # revoked frames since room was last given back
     cdef int bell
     cdef int pool_fd
     cdef unsigned fork_generation
@@ -125,12 +124,11 @@ cdef int serve(WorkerEnd end) except -1:
         elif frame.kind == CP_STOP:
             return 0
         cp_ring_advance(&end.submission, &frame)
-        if cp_peek(&end.submission.head) - end.released >= end.submission.size // 16:
+        if cp_peek(&end.submission.head) - end.submission.released >= end.submission.size // 16:
             release_room(end)
 
 
 cdef inline void release_room(WorkerEnd end) noexcept:
-    end.released = cp_peek(&end.submission.head)
     cp_ring_release(&end.submission)
     if end.skipped:         # no completion tells of the room that they left
         end.skipped = False
