@@ -7,6 +7,7 @@ import functools
 import importlib
 import itertools
 import os
+import pickle
 import sys
 
 import pytest
@@ -155,7 +156,7 @@ def test_targets_pickled_by_value(pool, monkeypatch):
     monkeypatch.setitem(
         copyreg.dispatch_table, Meta, lambda _: (functools.partial, (tasks.same, next(counter)))
     )
-    assert pickled_global(ByValue) is None
+    assert pickled_global(ByValue, pickle.dumps) is None
     p = pool(1)
     results = [p.apply_async(ByValue).get(DEADLINE) for _ in range(3)]
     assert results == sorted(set(results))  # pickled each time
@@ -177,7 +178,7 @@ def test_targets_pickled_by_value(pool, monkeypatch):
     ids=str,
 )
 def test_which_pickles_are_bare_globals(target, is_global):
-    assert (pickled_global(target) is not None) == is_global
+    assert (pickled_global(target, pickle.dumps) is not None) == is_global
 
 
 def test_classes_of_builtin_types(pool):

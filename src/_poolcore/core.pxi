@@ -102,6 +102,7 @@ cdef class Core:
     cdef Table table
     cdef cp_control *control
     cdef readonly int segment_fd
+    cdef Codec codec
     cdef Arena arguments
     cdef readonly uint64_t ring_size
     cdef uint64_t longest           # payload that goes through a ring
@@ -135,7 +136,7 @@ cdef class Core:
     cdef uint64_t gathered_seen     # by the reaper
 
     def __cinit__(self, limit, int callbacks_in, bint overridden, logger, uint64_t last_tid,
-                  uint64_t ring_size=CP_RING_DEFAULT):
+                  uint64_t ring_size=CP_RING_DEFAULT, pickler=pickle):
         self.segment_fd = self.supervisor_bell = -1
         self.bell[0] = self.bell[1] = self.reaper_bell[0] = self.reaper_bell[1] = -1
         self.fork_generation = fork_generation
@@ -149,6 +150,7 @@ cdef class Core:
         self.ring_size = ring_size
         self.longest = cp_ring_longest(ring_size)
         self.functions = {}
+        self.codec = Codec(pickler)
         self.max_bytes = self.shortest = self.next_check = UNLIMITED
         self.look_after = TICK_NS
         self.processes = 0xffffffff     # until the supervisor says

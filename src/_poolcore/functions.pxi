@@ -23,7 +23,7 @@ cdef Function function_for(Core core, object target):
     if function is None:
         if not has_no_state(target):
             return None
-        pickled = _functions.pickled_global(target)
+        pickled = _functions.pickled_global(target, core.codec.dumps)
         if pickled is None:
             return None
         if len(core.functions) >= CP_FUNCTIONS:

@@ -249,7 +249,7 @@ cdef int settle_raw(AsyncResult job) except -1:
                 job.payload = _remote.load_error(job.payload)
                 job.outcome = EXCEPTION
             else:
-                job.payload = PyObject_CallOneArg(_loads, job.payload)
+                job.payload = PyObject_CallOneArg(job.core.codec.loads, job.payload)
                 job.outcome = VALUE
     except BaseException as error:
         if isinstance(error, KeyboardInterrupt) and not job.marks & INTERRUPTED and in_main_thread():

@@ -34,12 +34,12 @@ cdef AsyncResult submit(Core core, object target, object args, object kwargs,
     function = function_for(core, target)
     if function is None:
         flags |= CP_TARGET
-        payload = encode((target, args, kwargs))
+        payload = encode(core.codec, (target, args, kwargs))
     elif kwargs is not None:
         flags |= CP_KWARGS
-        payload = encode((args, kwargs))
+        payload = encode(core.codec, (args, kwargs))
     elif PyTuple_GET_SIZE(args):
-        payload = encode(args)
+        payload = encode(core.codec, args)
     else:
         payload = None
     cdef cp_extent extent

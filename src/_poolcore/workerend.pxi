@@ -9,6 +9,7 @@ cdef class WorkerEnd:
     cdef cp_producer completion
     cdef cp_ringer parent
     cdef cp_patience patience
+    cdef Codec codec
     cdef Arena results
     cdef uint64_t size
     cdef uint64_t longest
@@ -21,11 +22,12 @@ cdef class WorkerEnd:
     cdef list functions             # by fid modulo: (fid, pickled, callable or None)
 
     def __cinit__(self, int pool_fd, int parent_bell, int segment_fd, int bell,
-                  uint64_t spin_ns, uint32_t yields):
+                  uint64_t spin_ns, uint32_t yields, pickler=pickle):
         """Raises AttachError if the parent runs another build than this process."""
         cdef uint64_t ring_size
         cdef uint8_t *base
         self.fork_generation = fork_generation
+        self.codec = Codec(pickler)
         self.control = <cp_control *> map_segment(pool_fd, CP_PAGE, PROT_READ)
         self.header = <cp_header *> map_segment(segment_fd, CP_PAGE, PROT_READ | PROT_WRITE)
         self.size = CP_PAGE
@@ -195,9 +197,9 @@ cdef int refuse_task(WorkerEnd end, cp_frame *shared) except -1:
 cdef object call_target(WorkerEnd end, cp_frame *frame, const uint8_t *payload):
     target = args = kwargs = None
     if frame.flags & CP_IN_ARENA:
-        args = PyObject_CallOneArg(_loads, arena_read(end.pool_fd, extent_of(payload)))
+        args = PyObject_CallOneArg(end.codec.loads, arena_read(end.pool_fd, extent_of(payload)))
     elif frame.length:
-        args = decode(payload, frame.length)
+        args = decode(end.codec, payload, frame.length)
     else:
         args = ()
     if frame.flags & CP_TARGET:
@@ -232,7 +234,7 @@ cdef bytes outcome(WorkerEnd end, object result, uint16_t *flags):
     if isinstance(result, _einfo.ExceptionInfo):
         raise _remote.ReturnedError(result)
     try:
-        data = encode(result)
+        data = encode(end.codec, result)
     except Exception as error:
         raise _remote.encoding_error(error, result)
     return fitted(end, data, flags)

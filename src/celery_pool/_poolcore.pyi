@@ -5,6 +5,8 @@ import multiprocessing.pool
 from collections.abc import Callable, Hashable, Iterable, Mapping
 from typing import Any, Final, TypeVar, final
 
+from .picklers import Pickler
+
 _T = TypeVar("_T")
 _Callbacks = Callable[[Any, Any], object] | Iterable[Callable[[Any, Any], object]] | None
 _Reason = tuple[type[BaseException], tuple[Any, ...]]
@@ -69,6 +71,10 @@ class Table: ...
 class Function: ...
 
 @final
+class Codec:
+    def __init__(self, pickler: Pickler) -> None: ...
+
+@final
 class Limits:
     soft: Final[int]
     hard: Final[int]
@@ -111,6 +117,7 @@ class Core:
         logger: logging.Logger,
         last_tid: int,
         ring_size: int = ...,
+        pickler: Pickler = ...,
     ) -> None: ...
     @property
     def last_tid(self) -> int: ...
@@ -200,6 +207,7 @@ class WorkerEnd:
         bell: int,
         spin_ns: int,
         yields: int,
+        pickler: Pickler = ...,
     ) -> None: ...
     def hello(self) -> None: ...
     def start_failed(self, error: bytes) -> None: ...

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import pickle
 import pickletools
 from collections.abc import Callable
 from typing import Any
@@ -12,11 +11,13 @@ _GLOBAL_BY_NAME = {
 }  # fmt: skip
 
 
-def pickled_global(target: Callable[..., Any]) -> bytes | None:
+def pickled_global(target: Callable[..., Any], dumps: Callable[..., bytes]) -> bytes | None:
     """The pickle of `target` if it is a bare global, that is, nothing but a module
-    and a qualified name; None if it carries anything else (a registered reducer
-    may pickle functions by value). Raises what pickling raises."""
-    pickled = pickle.dumps(target, 5)
-    if {opcode.name for opcode, _, _ in pickletools.genops(pickled)} <= _GLOBAL_BY_NAME:
-        return pickled
-    return None
+    and a qualified name; None if it carries anything else (a registered reducer, or
+    another pickler's `dumps`, may pickle functions by value). Raises what pickling raises."""
+    pickled = dumps(target, 5)
+    try:
+        opcodes = {opcode.name for opcode, _, _ in pickletools.genops(pickled)}
+    except ValueError:  # another pickler's own format
+        return None
+    return pickled if opcodes <= _GLOBAL_BY_NAME else None

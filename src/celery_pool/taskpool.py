@@ -16,10 +16,12 @@ from multiprocessing.context import BaseContext
 from types import TracebackType
 from typing import Any, Literal, Self
 
+from . import picklers
 from ._poolcore import AsyncResult, CallbacksIn, Core, PoolState, TaskPoolBase
 from .cpus import usable_cpus
 from .einfo import ExceptionInfo
 from .errors import PoolError, PoolRunning
+from .picklers import Pickler
 from .processes import stack_signal
 from .supervisor import Phase, Policy, Supervisor
 from .worker import WorkerPlan
@@ -116,6 +118,10 @@ class TaskPool(TaskPoolBase):
         the parent's alone.
     :param spin: microseconds that a waiting thread spins before it gives the CPU
         away; ``"auto"``: as suits the number of CPUs; 0: never.
+    :param pickler: pickles targets, arguments and results: anything with `dumps` and
+        `loads` as in the module pickle (None: that module). With the module
+        cloudpickle also lambdas, closures and functions of ``__main__``, which
+        then travel with each task.
 
     Thread-safe; callbacks may call the pool. A forked child cannot use it
     (:exc:`WrongProcess`).
@@ -150,6 +156,7 @@ class TaskPool(TaskPoolBase):
         restart_window: float = 60.0,
         finalizer: Callable[[], object] | None = None,
         ignore_sigint: bool = True,
+        pickler: Pickler | None = None,
     ) -> None:
         if limit is not None:
             limit = _count("limit", limit)
@@ -201,6 +208,7 @@ class TaskPool(TaskPoolBase):
         )
         self._callbacks_in = _CALLBACKS_IN[callbacks_in]
         self._patience = _patience(spin, self.processes)
+        self._pickler = picklers.checked(pickler)
         self._plan = WorkerPlan(
             initializer,
             tuple(initargs),
@@ -209,6 +217,7 @@ class TaskPool(TaskPoolBase):
             ignore_sigint,
             _soft_signal(soft_signal),
             kill_group,
+            picklers.to_send(self._pickler),
         )
         self._supervisor: Supervisor | None = None
         self._finalizer: util.Finalize | None = None
@@ -220,7 +229,14 @@ class TaskPool(TaskPoolBase):
             type(self).on_return is not TaskPool.on_return
             or type(self).on_ready is not TaskPool.on_ready
         )
-        core = Core(limit, self._callbacks_in, overridden, self._logger, last_tid)
+        core = Core(
+            limit,
+            self._callbacks_in,
+            overridden,
+            self._logger,
+            last_tid,
+            pickler=self._pickler,
+        )
         core.set_patience(*self._patience)
         core.set_limits(*self._limits)
         return core

@@ -14,8 +14,9 @@ from dataclasses import dataclass
 from types import FrameType
 from typing import Any, NamedTuple
 
-from . import _poolcore
+from . import _poolcore, picklers
 from .errors import AttachError, SoftTimeLimitExceeded
+from .picklers import Pickler
 from .processes import stack_signal
 from .remote import dump_error
 
@@ -35,6 +36,7 @@ class WorkerPlan:
     ignore_sigint: bool
     soft_signal: int
     process_group: bool
+    pickler: Pickler | str
 
 
 class WorkerFds(NamedTuple):
@@ -67,7 +69,13 @@ def worker_main(plan: WorkerPlan, fds: WorkerFds, close: list[int]) -> None:
     faulthandler.register(stack_signal(), file=fds.stack_pipe, all_threads=True)
     try:
         end = _poolcore.WorkerEnd(
-            fds.pool_segment, fds.parent_bell, fds.segment, fds.bell, plan.spin_ns, plan.yields
+            fds.pool_segment,
+            fds.parent_bell,
+            fds.segment,
+            fds.bell,
+            plan.spin_ns,
+            plan.yields,
+            picklers.received(plan.pickler),
         )
     except AttachError:
         sys.exit(ATTACH_FAILED)
