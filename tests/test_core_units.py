@@ -19,6 +19,7 @@ from celery_pool import AttachError, PoolNotRunning, PoolTerminated, WorkerLostE
 from celery_pool._poolcore import CallbacksIn, Channel, Core, PoolState, TaskPoolBase, WorkerEnd
 from guards import wait_until
 from support import DEADLINE, Background, Calls
+from wire import parcel
 
 PAGE = 4096
 RING = 16 * 1024  # the smallest
@@ -369,7 +370,8 @@ def frame(size: int = 64, kind: int = 8, flags: int = 0, length: int = 0, tid: i
     return struct.pack("<IHHIIQQ", size, kind, flags, 0, length, tid, 0)
 
 
-RESULT, ERROR, ACK, DEFINE = 8, 9, 7, 3
+RESULT, ERROR, ACK, DEFINE, GIVE_BACK = 8, 9, 7, 3, 11
+ARENA = PAGE + 2 * RING
 
 GARBAGE = {
     "tail beyond the ring": lambda c: poke(c, COMPLETION_TAIL, struct.pack("<Q", RING + 64)),
@@ -388,21 +390,22 @@ GARBAGE = {
     "acknowledgement not asked for": lambda c: publish(c, frame(kind=ACK)),
     "error without text": lambda c: publish(c, frame(kind=ERROR)),
     "extent too short": lambda c: publish(c, frame(flags=8, length=8)),
-    "extent outside the arena": lambda c: publish(c, frame(flags=8, length=16) + extent(0, 100)),
+    "extent outside the arena": lambda c: publish(c, frame(flags=8, length=32) + parcel(0, 100)),
     "extent not on a page": lambda c: publish(
-        c, frame(flags=8, length=16) + extent(PAGE + 2 * RING + 1, 100)
+        c, frame(flags=8, length=32) + parcel(ARENA + 1, 100)
     ),
-    "extent too long": lambda c: publish(
-        c, frame(flags=8, length=16) + extent(PAGE + 2 * RING, 2**63)
-    ),
+    "extent too long": lambda c: publish(c, frame(flags=8, length=32) + parcel(ARENA, 2**63)),
     "extent that overflows": lambda c: publish(
-        c, frame(flags=8, length=16) + extent(2**64 - PAGE, 2 * PAGE)
+        c, frame(flags=8, length=32) + parcel(2**64 - PAGE, 2 * PAGE)
     ),
+    "stream longer than its extent": lambda c: publish(
+        c, frame(flags=8, length=32) + parcel(ARENA, 100, stream=101)
+    ),
+    "more buffers than there is room for": lambda c: publish(
+        c, frame(flags=8, length=32) + parcel(ARENA, 100, count=13)
+    ),
+    "gives back what it never had": lambda c: publish(c, frame(kind=GIVE_BACK)),
 }
-
-
-def extent(offset: int, length: int) -> bytes:
-    return struct.pack("<QQ", offset, length)
 
 
 def publish(channel: Channel, data: bytes, tail: int = 64) -> None:
@@ -477,7 +480,7 @@ def test_a_long_result_that_is_not_there(bench):
     b = bench()
     channel = b.channel()
     r = b.pool.apply_async(tasks.nothing)
-    publish(channel, frame(flags=8, length=16) + extent(PAGE + 2 * RING, 1000))
+    publish(channel, frame(flags=8, length=32) + parcel(ARENA, 1000))
     assert b.core.collect() == 1
     with pytest.raises(Exception, match="could not be unpickled"):
         r.get(0)
@@ -487,7 +490,7 @@ def test_a_long_result_that_no_memory_would_hold(bench):
     b = bench()
     channel = b.channel()
     r = b.pool.apply_async(tasks.nothing)
-    publish(channel, frame(flags=8, length=16) + extent(PAGE + 2 * RING, 2**45))
+    publish(channel, frame(flags=8, length=32) + parcel(ARENA, 2**45))
     assert b.core.collect() == 0
     assert channel.corrupt
     assert b.core.recover(channel, LOST, False) == 1

@@ -22,6 +22,7 @@ from typing import Any
 import pytest
 
 from support import run_script
+from wire import parcel
 
 pytestmark = pytest.mark.timeout(60)
 
@@ -30,7 +31,7 @@ pytestmark = pytest.mark.timeout(60)
 PAGE = 4096
 LINE = 64
 WORKER_EPOCH, SUBMISSION, COMPLETION = LINE, 2 * LINE, 4 * LINE  # in the header
-HELLO, START_FAILED, ACK, RESULT, ERROR, EXPIRED = range(5, 11)
+HELLO, START_FAILED, ACK, RESULT, ERROR, EXPIRED, GIVE_BACK = range(5, 12)
 IN_ARENA = 8
 READY, CLAIMED, DONE, REVOKED, KILLED = range(1, 6)
 
@@ -92,10 +93,6 @@ class Scribbler:
         return self.word(self.own_frame() + 16) >> 3
 
 
-def extent(offset: int, length: int) -> bytes:
-    return struct.pack("QQ", offset, length)
-
-
 DEEDS = {
     "unknown kind": lambda s, r: s.publish(99),
     "kind 0": lambda s, r: s.publish(0),
@@ -118,18 +115,25 @@ DEEDS = {
     "start failed, late": lambda s, r: s.publish(START_FAILED, r.randbytes(100)),
     "start failed without text": lambda s, r: s.publish(START_FAILED),
     "short extent": lambda s, r: s.publish(RESULT, b"x" * 8, flags=IN_ARENA),
-    "extent in the rings": lambda s, r: s.publish(RESULT, extent(0, 4096), flags=IN_ARENA),
-    "extent past the end": lambda s, r: s.publish(RESULT, extent(1 << 46, 1 << 20), flags=IN_ARENA),
+    "extent in the rings": lambda s, r: s.publish(RESULT, parcel(0, 4096), flags=IN_ARENA),
+    "extent past the end": lambda s, r: s.publish(RESULT, parcel(1 << 46, 1 << 20), flags=IN_ARENA),
     "extent that wraps": lambda s, r: s.publish(
-        RESULT, extent((1 << 64) - 4096, 8192), flags=IN_ARENA
+        RESULT, parcel((1 << 64) - 4096, 8192), flags=IN_ARENA
     ),
     "extent of 64 TiB": lambda s, r: s.publish(
-        RESULT, extent(1 << 30, (1 << 46) - (1 << 30)), flags=IN_ARENA
+        RESULT, parcel(1 << 30, (1 << 46) - (1 << 30)), flags=IN_ARENA
     ),
-    "extent of nothing": lambda s, r: s.publish(RESULT, extent(1 << 30, 0), flags=IN_ARENA),
-    "extent of zeros": lambda s, r: s.publish(RESULT, extent(1 << 30, 5000), flags=IN_ARENA),
+    "extent of nothing": lambda s, r: s.publish(RESULT, parcel(1 << 30, 0), flags=IN_ARENA),
+    "extent of buffers without end": lambda s, r: s.publish(
+        RESULT, parcel(1 << 30, 5000, stream=100, count=600), flags=IN_ARENA
+    ),
+    "stream beyond its extent": lambda s, r: s.publish(
+        RESULT, parcel(1 << 30, 5000, stream=r.getrandbits(64) | 8192), flags=IN_ARENA
+    ),
+    "gives back what it never had": lambda s, r: s.publish(GIVE_BACK, fid=r.getrandbits(32)),
+    "extent of zeros": lambda s, r: s.publish(RESULT, parcel(1 << 30, 5000), flags=IN_ARENA),
     "start failed in the arena": lambda s, r: s.publish(
-        START_FAILED, extent(1 << 30, (1 << 46) - (1 << 30)), flags=IN_ARENA
+        START_FAILED, parcel(1 << 30, (1 << 46) - (1 << 30)), flags=IN_ARENA
     ),
     "completion tail ahead": lambda s, r: s.put_word(COMPLETION, s.word(COMPLETION) + s.ring),
     "completion tail far ahead": lambda s, r: s.put_word(COMPLETION, 1 << 60),

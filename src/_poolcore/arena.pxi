@@ -1,94 +1,263 @@
-# Payloads too long for a ring: an extent of the sparse part of a segment, whose
-# place travels in the frame. The writer chooses places, the reader gives the
-# pages back.
+# Payloads too long for a ring, on the side of their writer: each lies in an extent
+# of the sparse part of a segment, whose place travels in the frame. The reader
+# gives the extent back when it is done with it; it is then used again, since fresh
+# pages cost several times what the copy does.
 
-cdef struct Arena:
-    int fd
-    uint64_t start          # of the arena within the segment
-    uint64_t next
+cdef enum:
+    SIZE_CLASSES = 4 * 36           # four an octave, from a page to the whole arena
+    KEPT_BYTES = 512 << 20          # at most, in extents that are not in use
+    KEPT_NS = 2000000000            # and for so long
+    MAPPED_EXTENTS = 1024           # at most; the others are reached by pwrite
+    ALIGNMENT = 64                  # of buffers within an extent
+
+cdef struct Extent:
+    uint64_t offset         # in the segment, for ever
+    uint64_t capacity       # in bytes, for ever
+    uint64_t touched        # bytes from its start that have pages
+    uint64_t freed_at       # CLOCK_MONOTONIC ns
+    uint8_t *address        # where we have mapped it, or NULL
+    void *lent_to           # the reader that may look at it, or NULL
+    uint32_t number         # its index
+    bint held               # by a Parcel
+    Extent *below           # in the stack of free ones of its size
+    Extent *newer           # among the free ones that have pages
+    Extent *older
 
 
-cdef inline void arena_init(Arena *arena, int fd, uint64_t start) noexcept:
-    arena.fd = fd
-    arena.start = arena.next = start
+@cython.final
+cdef class Arena:
+    """The extents of one segment, handed out by its writer; each keeps its number
+    and its place for ever."""
+    cdef int fd                     # -1: the segment is gone
+    cdef unsigned fork_generation
+    cdef uint64_t next              # place of the next new extent
+    cdef Extent **extents           # by number
+    cdef uint32_t count
+    cdef uint32_t room
+    cdef uint32_t mapped            # extents that are
+    cdef readonly uint64_t kept     # bytes of pages in free extents
+    cdef Extent *free[SIZE_CLASSES] # stacks: the last one freed is the warmest
+    cdef Extent *newest
+    cdef Extent *oldest
+    cdef void *owner
+    cdef void (*on_kept)(void *owner) noexcept      # pages are kept from now on
+
+    def __cinit__(self, int fd, uint64_t start):
+        self.fd = fd
+        self.next = start
+        self.fork_generation = fork_generation
+
+    def __dealloc__(self):
+        cdef uint32_t i
+        for i in range(self.count):
+            if self.extents[i].address != NULL and self.fork_generation == fork_generation:
+                munmap(self.extents[i].address, self.extents[i].capacity)
+            PyMem_Free(self.extents[i])
+        PyMem_Free(self.extents)
 
 
-cdef int arena_write(Arena *arena, bytes data, cp_extent *extent) except -1:
-    """Copies `data` into fresh pages. OSError (ENOMEM, ENOSPC ...) if there are none."""
-    cdef const char *source = PyBytes_AS_STRING(data)
-    cdef uint64_t length = <uint64_t> PyBytes_GET_SIZE(data)
-    cdef uint64_t rounded = (length + CP_PAGE - 1) & ~<uint64_t> (CP_PAGE - 1)
-    # Places are not reused before the whole arena has been gone through, which
-    # takes 64 TiB: what lay there is long read and given back.
-    if arena.next + rounded > CP_ARENA_SIZE:
-        arena.next = arena.start
+@cython.final
+@cython.no_gc
+@cython.freelist(64)
+cdef class Parcel:
+    """A payload in an extent of ours; the extent stays until this is dropped and
+    its reader, if it has one, has given it back."""
+    cdef Arena arena
+    cdef Extent *extent
+    cdef cp_parcel wire             # what the frame says
+
+    def __dealloc__(self):
+        if self.extent != NULL and self.arena.fork_generation == fork_generation:
+            self.extent.held = False
+            settle_extent(self.arena, self.extent)
+
+
+cdef inline uint64_t in_pages(uint64_t length) noexcept:
+    return (length + CP_PAGE - 1) & ~<uint64_t> (CP_PAGE - 1)
+
+
+cdef inline uint64_t aligned(uint64_t length) noexcept:
+    return (length + ALIGNMENT - 1) & ~<uint64_t> (ALIGNMENT - 1)
+
+
+cdef inline uint64_t capacity_for(uint64_t length) noexcept:
+    """Of the extent for so long a payload, on either side: whole pages, and one of four
+    sizes an octave."""
+    cdef uint64_t step = max(CP_PAGE, (<uint64_t> 1 << cp_log2(max(length, CP_PAGE))) // 4)
+    return (max(length, CP_PAGE) + step - 1) // step * step
+
+
+cdef inline uint32_t size_class(uint64_t capacity) noexcept:
+    cdef uint32_t octave = cp_log2(capacity)
+    return 4 * (octave - 12) + (<uint32_t> (capacity >> (octave - 2)) & 3)
+
+
+cdef Parcel arena_parcel(Arena arena, uint64_t length):
+    """A parcel of `length` bytes, not written yet. MemoryError: no room."""
+    cdef Parcel parcel = Parcel.__new__(Parcel)
+    cdef uint64_t capacity = capacity_for(length)
+    cdef uint32_t kind
+    cdef Extent *extent
+    if length > CP_ARENA_SIZE // 4:
+        raise MemoryError(f"no payload can be {length} bytes long")
+    kind = size_class(capacity)
+    extent = arena.free[kind]
+    if extent != NULL:
+        arena.free[kind] = extent.below
+        if extent.touched:
+            unlink_kept(arena, extent)
+    else:
+        extent = new_extent(arena, capacity)
+    extent.held = True
+    parcel.arena = arena
+    parcel.extent = extent
+    parcel.wire.offset = extent.offset
+    parcel.wire.length = length
+    parcel.wire.stream = length
+    parcel.wire.number = extent.number
+    return parcel
+
+
+cdef Extent *new_extent(Arena arena, uint64_t capacity) except NULL:
+    cdef Extent *extent
+    cdef Extent **wider
+    cdef uint32_t room
+    if arena.next + capacity > CP_ARENA_SIZE:
+        raise MemoryError("too many payloads at once")
+    if arena.count == arena.room:
+        room = max(16, 2 * arena.room)
+        wider = <Extent **> PyMem_Realloc(arena.extents, room * sizeof(void *))
+        if wider == NULL:
+            raise MemoryError()
+        arena.extents = wider
+        arena.room = room
+    extent = <Extent *> PyMem_Calloc(1, sizeof(Extent))
+    if extent == NULL:
+        raise MemoryError()
     extent.offset = arena.next
-    extent.length = length
-    arena.next += rounded
-    cdef uint64_t done = 0
-    cdef Py_ssize_t step
-    cdef int error = 0
-    with nogil:
-        while done < length:
-            step = pwrite(arena.fd, source + done, length - done, <off_t> (extent.offset + done))
-            if step < 0:
-                if errno == EINTR:
-                    continue
-                error = errno
-                break
-            done += <uint64_t> step
-    if error:
-        cp_shm_punch(arena.fd, extent.offset, rounded)
-        raise OSError(error, f"{os_strerror(error)}: no shared memory for a payload of {length} bytes")
-    return 0
-
-
-cdef bytes arena_read(int fd, cp_extent extent):
-    """Copies an extent out and gives its pages back."""
-    cdef bytes data
-    try:
-        data = PyBytes_FromStringAndSize(NULL, <Py_ssize_t> extent.length)
-    except MemoryError:
-        arena_free(fd, extent)
-        raise
-    cdef char *target = PyBytes_AS_STRING(data)
-    cdef uint64_t done = 0
-    cdef Py_ssize_t step = 0
-    with nogil:
-        while done < extent.length:
-            step = pread(fd, target + done, extent.length - done, <off_t> (extent.offset + done))
-            if step < 0 and errno == EINTR:
-                continue
-            if step <= 0:
-                break
-            done += <uint64_t> step
-        arena_free(fd, extent)
-    if done < extent.length:
-        raise EOFError(f"a payload of {extent.length} bytes ends after {done}")
-    return data
-
-
-cdef void arena_free(int fd, cp_extent extent) noexcept nogil:
-    cp_shm_punch(fd, extent.offset, (extent.length + CP_PAGE - 1) & ~<uint64_t> (CP_PAGE - 1))
-
-
-cdef inline bint arena_holds(Arena *arena, cp_extent extent) noexcept:
-    """Whether an extent that the peer names lies in the arena."""
-    return (extent.offset >= arena.start and extent.offset % CP_PAGE == 0 and
-            extent.offset <= CP_ARENA_SIZE and extent.length <= CP_ARENA_SIZE - extent.offset)
-
-
-cdef inline bytes extent_bytes(cp_extent extent):
-    return PyBytes_FromStringAndSize(<const char *> &extent, sizeof(cp_extent))
-
-
-cdef inline cp_extent extent_of(const void *data) noexcept:
-    cdef cp_extent extent
-    memcpy(&extent, data, sizeof(cp_extent))
+    extent.capacity = capacity
+    extent.number = arena.count
+    arena.extents[arena.count] = extent
+    arena.count += 1
+    arena.next += capacity
     return extent
 
 
-cdef uint64_t shm_bytes(int fd) noexcept:
-    """What the segment takes of memory: nobody has more in an arena."""
-    cdef struct_stat status
-    return <uint64_t> status.st_blocks * 512 if fstat(fd, &status) == 0 else 0
+cdef void settle_extent(Arena arena, Extent *extent) noexcept:
+    """If nobody uses it any more, it is free; what has pages is kept for a while."""
+    cdef uint32_t kind
+    if extent.held or extent.lent_to != NULL or arena.fd < 0:
+        return
+    kind = size_class(extent.capacity)
+    extent.below = arena.free[kind]
+    arena.free[kind] = extent
+    if not extent.touched:
+        return
+    extent.freed_at = cp_now()
+    extent.newer = NULL
+    extent.older = arena.newest
+    if arena.newest != NULL:
+        arena.newest.newer = extent
+    else:
+        arena.oldest = extent
+    arena.newest = extent
+    arena.kept += extent.touched
+    while arena.kept > KEPT_BYTES and arena.oldest != arena.newest:
+        let_pages_go(arena, arena.oldest)
+    if arena.on_kept != NULL:
+        arena.on_kept(arena.owner)
+
+
+cdef inline void unlink_kept(Arena arena, Extent *extent) noexcept:
+    if extent.newer != NULL:
+        extent.newer.older = extent.older
+    else:
+        arena.newest = extent.older
+    if extent.older != NULL:
+        extent.older.newer = extent.newer
+    else:
+        arena.oldest = extent.newer
+    arena.kept -= extent.touched
+
+
+cdef void let_pages_go(Arena arena, Extent *extent) noexcept:
+    unlink_kept(arena, extent)
+    if extent.address != NULL:
+        munmap(extent.address, extent.capacity)
+        extent.address = NULL
+        arena.mapped -= 1
+    cp_shm_punch(arena.fd, extent.offset, in_pages(extent.touched))
+    extent.touched = 0
+
+
+cdef int64_t arena_prune(Arena arena, uint64_t now) noexcept:
+    """Lets go what has not been used for KEPT_NS; ns to the next time, -1: nothing is kept."""
+    while arena.oldest != NULL and now - arena.oldest.freed_at >= KEPT_NS:
+        let_pages_go(arena, arena.oldest)
+    return -1 if arena.oldest == NULL else <int64_t> (arena.oldest.freed_at + KEPT_NS - now)
+
+
+cdef bint arena_given_back(Arena arena, uint32_t number, void *reader) noexcept:
+    """The reader is done with an extent. False: it never had it."""
+    if number >= arena.count or arena.extents[number].lent_to != reader:
+        return False
+    arena.extents[number].lent_to = NULL
+    settle_extent(arena, arena.extents[number])
+    return True
+
+
+cdef void arena_reader_gone(Arena arena, void *reader) noexcept:
+    """The reader is dead: what it had comes back."""
+    cdef uint32_t i
+    for i in range(arena.count):
+        arena_given_back(arena, i, reader)
+
+
+cdef int parcel_write(Parcel parcel, Piece *pieces, uint32_t count) except -1:
+    """Copies the pieces to their places. OSError (ENOMEM, ENOSPC ...) if there are
+    no pages for them. Gives the GIL away."""
+    cdef Extent *extent = parcel.extent
+    cdef Arena arena = parcel.arena
+    cdef uint64_t length = parcel.wire.length
+    cdef uint32_t i
+    cdef int error = 0
+    if length <= extent.touched and extent.address == NULL and arena.mapped < MAPPED_EXTENTS:
+        # used before and used again: worth a mapping; without one it works, too
+        extent.address = <uint8_t *> mmap(
+            NULL, extent.capacity, PROT_READ | PROT_WRITE, MAP_SHARED, arena.fd, <off_t> extent.offset)
+        if <void *> extent.address == MAP_FAILED:
+            extent.address = NULL
+        else:
+            arena.mapped += 1
+            cp_shm_keep_private(extent.address, extent.capacity)
+            with nogil:
+                cp_shm_populate(extent.address, extent.touched, True)
+    with nogil:
+        for i in range(count):
+            if extent.address != NULL and length <= extent.touched:
+                memcpy(extent.address + pieces[i].at, pieces[i].data, pieces[i].length)
+            else:
+                error = write_at(arena.fd, pieces[i].data, pieces[i].length, extent.offset + pieces[i].at)
+                if error:
+                    break
+    if error:
+        cp_shm_punch(arena.fd, extent.offset, extent.capacity)
+        extent.touched = 0
+        raise OSError(error, f"{os_strerror(error)}: no shared memory for a payload of {length} bytes")
+    if length > extent.touched:
+        extent.touched = length
+    return 0
+
+
+cdef int write_at(int fd, const uint8_t *data, uint64_t length, uint64_t offset) noexcept nogil:
+    """0, or an errno."""
+    cdef uint64_t done = 0
+    cdef Py_ssize_t step
+    while done < length:
+        step = pwrite(fd, data + done, length - done, <off_t> (offset + done))
+        if step < 0:
+            if errno == EINTR:
+                continue
+            return errno
+        done += <uint64_t> step
+    return 0

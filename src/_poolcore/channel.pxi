@@ -7,6 +7,7 @@ cdef struct Entry:
 
 
 @cython.final
+@cython.no_gc_clear      # what has been delivered knows it until the end
 cdef class Channel:
     """One worker as the parent sees it. Made by the supervisor, once a worker's life."""
     cdef object __weakref__
@@ -21,7 +22,11 @@ cdef class Channel:
     cdef uint32_t *known            # fid last defined for each place of the worker's table
     cdef uint64_t longest           # payload that still goes through the ring
     cdef uint64_t size              # of the mapping
-    cdef Arena results
+    cdef PeerArena results
+    cdef void *core                 # while it is attached
+    cdef uint32_t *owed             # extents of the worker's that the ring had no room to give back
+    cdef uint32_t owed_count
+    cdef uint32_t owed_room
     cdef unsigned fork_generation
     cdef uint32_t load              # jobs in the journal
     cdef uint64_t given             # tasks pushed in its life
@@ -39,8 +44,7 @@ cdef class Channel:
     cdef int bell[2]
     cdef public long pid            # 0 until the template has told
     cdef readonly bint greeted      # its initializer has returned
-    cdef bytes start_failure        # or has not: what remote.dump_error made of why, or its extent
-    cdef uint16_t start_flags
+    cdef object start_failure       # or has not: what remote.dump_error made of why, or its Delivery
     cdef readonly bint corrupt      # it wrote what no worker of ours writes
 
     def __cinit__(self, uint64_t ring_size, max_tasks=None):
@@ -67,7 +71,11 @@ cdef class Channel:
         self.ringer.epoch = &self.header.worker_epoch
         self.ringer.fd = self.bell[1]
         self.longest = cp_ring_longest(ring_size)
-        arena_init(&self.results, self.segment_fd, self.size)
+        self.results = PeerArena(self.segment_fd, self.size)
+        self.results.own_fd = True
+        self.results.owner = <void *> self
+        self.results.give_back = channel_give_back
+        self.results.on_kept = channel_keeps
         # room for every frame of both rings: an entry outlives its frame until
         # the completion is collected
         self.journal_mask = 2 * ring_size // CP_LINE - 1
@@ -86,10 +94,14 @@ cdef class Channel:
             self.journal_head += 1
         PyMem_Free(self.journal)
         PyMem_Free(self.known)
+        PyMem_Free(self.owed)
         if self.fork_generation != fork_generation:
             return      # a forked child never had the mapping, and has closed the descriptors
         if self.header != NULL:
             munmap(self.header, self.size)
+        if self.results is not None:
+            peer_leave(self.results)            # it closes the segment
+            self.segment_fd = -1
         close_fds(self.segment_fd, self.bell)
 
     def worker_fds(self):
@@ -103,14 +115,12 @@ cdef class Channel:
     def start_error(self):
         """What remote.dump_error made of the initializer's error; None if there is
         none, b"" if it cannot be had."""
-        cdef cp_extent extent
-        if self.start_flags & CP_IN_ARENA:
-            self.start_flags = 0
-            extent = extent_of(PyBytes_AS_STRING(self.start_failure))
+        delivery = self.start_failure
+        if type(delivery) is Delivery:
             self.start_failure = b""
             try:
-                self.start_failure = arena_read(self.segment_fd, extent)
-            except (MemoryError, EOFError):
+                self.start_failure = delivery_bytes(delivery)
+            except MemoryError:
                 pass
         return self.start_failure
 
@@ -163,6 +173,7 @@ cdef bint channel_push(Channel channel, AsyncResult job) noexcept:
     not know it). False: no room now. Invisible until channel_publish."""
     cdef cp_frame *frame = NULL
     cdef Function function = job.function
+    cdef const void *payload
     cdef uint64_t length
     cdef uint32_t place
     if CP_UNLIKELY(channel.journal_tail - channel.journal_head > channel.journal_mask):
@@ -180,14 +191,22 @@ cdef bint channel_push(Channel channel, AsyncResult job) noexcept:
             frame.fid = function.fid
             memcpy(frame + 1, PyBytes_AS_STRING(function.pickled), length)
             channel.known[place] = function.fid
-    length = <uint64_t> PyBytes_GET_SIZE(job.payload) if job.payload is not None else 0
+    payload = NULL
+    length = 0
+    if job.flags & CP_IN_ARENA:
+        payload = &(<Parcel> job.payload).wire
+        length = sizeof(cp_parcel)
+        (<Parcel> job.payload).extent.lent_to = <void *> channel
+    elif job.payload is not None:
+        payload = PyBytes_AS_STRING(job.payload)
+        length = <uint64_t> PyBytes_GET_SIZE(job.payload)
     if not channel_reserve(channel, length, &frame):
         return False
     frame.kind = CP_TASK
     frame.flags = job.flags
     frame.fid = function.fid if function is not None else 0
     if length:
-        memcpy(frame + 1, PyBytes_AS_STRING(job.payload), length)
+        memcpy(frame + 1, payload, length)
     cp_poke(&frame.claim, cp_claim(job.number, CP_READY))
     cp_poke(&frame.start, job.limits.expires if job.limits is not None else 0)
     job.channel = channel
@@ -239,6 +258,49 @@ cdef void channel_stop(Channel channel) noexcept:
         channel_publish(channel)
     else:
         channel_distrust(channel)       # there always is room, unless it lies
+
+
+cdef void channel_give_back(void *owner, uint32_t number) noexcept:
+    """Tells the worker that an extent of its is used no more; at any point outside
+    of the writing of a frame, also while objects are destroyed."""
+    cdef Channel channel = <Channel> owner
+    cdef uint32_t *wider
+    cdef uint32_t room
+    if say_given_back(channel, number):
+        return
+    if channel.owed_count == channel.owed_room:
+        room = max(16, 2 * channel.owed_room)
+        wider = <uint32_t *> PyMem_Realloc(channel.owed, room * sizeof(uint32_t))
+        if wider == NULL:
+            return                      # the worker makes itself another one
+        channel.owed = wider
+        channel.owed_room = room
+    channel.owed[channel.owed_count] = number
+    channel.owed_count += 1
+
+
+cdef bint say_given_back(Channel channel, uint32_t number) noexcept:
+    """False: the ring has no room now."""
+    cdef cp_frame *frame = NULL
+    if channel.leaving or channel.corrupt:
+        return True                     # it asks no more
+    if not channel_reserve(channel, 0, &frame):
+        return False
+    frame.kind = CP_GIVE_BACK
+    frame.flags = 0
+    frame.fid = number
+    channel_publish(channel)
+    return True
+
+
+cdef void pay_owed(Channel channel) noexcept:
+    while channel.owed_count and say_given_back(channel, channel.owed[channel.owed_count - 1]):
+        channel.owed_count -= 1
+
+
+cdef void channel_keeps(void *owner) noexcept:
+    if (<Channel> owner).core != NULL:
+        core_keeps((<Channel> owner).core)
 
 
 cdef inline AsyncResult journal_first(Channel channel):

@@ -1,16 +1,27 @@
-# Python objects to bytes and back.
+# Python objects to bytes and back. Large buffers (of arrays and the like) stay
+# outside of the pickle and are copied once, into shared memory.
 
 import pickle
 from multiprocessing.reduction import ForkingPickler
 
 cdef object _dumps = pickle.dumps
 cdef object _loads = pickle.loads
+cdef object _stream_pickler = pickle.Pickler
 cdef object _forking_dumps = ForkingPickler.dumps
 
-# From here on a payload is read where it lies instead of being copied first;
-# below, a bytes object is cheaper to make than a memoryview.
 cdef enum:
+    # From here on a payload is read where it lies instead of being copied first;
+    # below, a bytes object is cheaper to make than a memoryview.
     READ_IN_PLACE = 4096
+    # From here on bytes are worth a pickler that does not copy them first; below,
+    # `dumps` is faster.
+    LARGE_BYTES = 1 << 17
+    LOOKED_AT = 32          # items of a container, before it is pickled
+
+cdef enum Shape:
+    PLAIN           # small, and without buffers
+    ANY
+    LARGE           # has large bytes
 
 
 @cython.final
@@ -19,26 +30,225 @@ cdef class Codec:
     anything with the functions `dumps` and `loads` of the module pickle."""
     cdef object dumps
     cdef object loads
-    cdef bint plain         # it is the module pickle
+    cdef bint plain             # it is the module pickle
+    cdef uint64_t longest       # pickle that goes through a ring
+    cdef uint64_t threshold     # bytes from which a buffer leaves the pickle for an arena
 
-    def __cinit__(self, pickler):
+    def __cinit__(self, pickler, uint64_t longest, uint64_t threshold):
         self.dumps = pickler.dumps
         self.loads = pickler.loads
         self.plain = pickler is pickle
+        self.longest = longest
+        self.threshold = threshold
 
 
-cdef bytes encode(Codec codec, object value):
-    """Pickled `value`. Plain pickle first: it is six times faster than
-    ForkingPickler, which knows sockets, connections and locks besides."""
+cdef struct Piece:
+    const uint8_t *data
+    uint64_t length
+    uint64_t at             # in the extent
+
+cdef struct Buffers:
+    Py_buffer *items
+    uint32_t count
+    uint32_t room
+    uint64_t length         # bytes of all
+
+
+@cython.final
+cdef class Gather:
+    """What pickling gives: the buffers outside of the stream and, if its pieces are
+    not to be copied before they are in place, the stream."""
+    cdef uint64_t threshold
+    cdef Buffers outside
+    cdef Buffers stream
+
+    def __dealloc__(self):
+        release_buffers(&self.outside)
+        release_buffers(&self.stream)
+
+    def __call__(self, buffer):
+        """A pickler's buffer_callback: whether the buffer shall stay in the stream."""
+        return take_buffer(&self.outside, buffer, PyBUF_ANY_CONTIGUOUS, self.threshold)
+
+    def write(self, data):
+        """A pickler's file."""
+        take_buffer(&self.stream, data, PyBUF_SIMPLE, 0)
+
+
+cdef bint take_buffer(Buffers *buffers, object data, int flags, uint64_t least) except -1:
+    """Holds what exports `data` until the end. True: it is shorter than `least`, and
+    was not taken."""
+    cdef Py_buffer *wider
+    cdef Py_buffer *item
+    cdef uint32_t room
+    if buffers.count == buffers.room:
+        room = max(4, 2 * buffers.room)
+        wider = <Py_buffer *> PyMem_Realloc(buffers.items, room * sizeof(Py_buffer))
+        if wider == NULL:
+            raise MemoryError()
+        buffers.items = wider
+        buffers.room = room
+    item = &buffers.items[buffers.count]
+    PyObject_GetBuffer(data, item, flags)
+    if <uint64_t> item.len < least:
+        PyBuffer_Release(item)
+        return True
+    buffers.count += 1
+    buffers.length += <uint64_t> item.len
+    return False
+
+
+cdef void release_buffers(Buffers *buffers) noexcept:
+    cdef uint32_t i
+    for i in range(buffers.count):
+        PyBuffer_Release(&buffers.items[i])
+    PyMem_Free(buffers.items)
+
+
+cdef object encode(Codec codec, object value):
+    """Pickled `value`: bytes, or a Gather of its pieces; for `fitted`."""
+    cdef Shape shape = shape_of(value, 3)
+    cdef Gather gather
+    if shape == PLAIN and codec.plain:
+        return _dumps(value, 5)
+    gather = Gather.__new__(Gather)
+    gather.threshold = codec.threshold
     try:
-        return codec.dumps(value, 5)
+        if shape == LARGE and codec.plain:
+            _stream_pickler(gather, 5, buffer_callback=gather).dump(value)
+        else:
+            gather.write(codec.dumps(value, 5, buffer_callback=gather))
     except Exception as error:
-        if codec.plain:
-            try:
-                return bytes(_forking_dumps(value))
-            except Exception:
-                pass
-        raise error
+        if not codec.plain:
+            raise
+        # plain pickle first: it is six times faster than ForkingPickler, which
+        # knows sockets, connections and locks besides
+        try:
+            data = bytes(_forking_dumps(value))
+        except Exception:
+            raise error
+        return data
+    return gather
+
+
+cdef Shape shape_of(object value, int depth) noexcept:
+    """A look at the outside: most arguments are a few numbers and short strings."""
+    cdef Shape shape = PLAIN
+    cdef Shape other
+    cdef Py_ssize_t i, size
+    kind = type(value)
+    if value is None or kind is int or kind is float or kind is bool:
+        return PLAIN
+    if kind is str:
+        size = PyUnicode_GET_LENGTH(value)
+        return LARGE if size >= LARGE_BYTES else PLAIN
+    if kind is bytes:
+        return LARGE if PyBytes_GET_SIZE(value) >= LARGE_BYTES else PLAIN
+    if kind is bytearray:
+        return LARGE if PyByteArray_GET_SIZE(value) >= LARGE_BYTES else PLAIN
+    if depth == 0:
+        return ANY
+    if kind is tuple:
+        size = PyTuple_GET_SIZE(value)
+        if size > LOOKED_AT:
+            return ANY
+        for i in range(size):
+            other = shape_of(<object> PyTuple_GET_ITEM(value, i), depth - 1)
+            shape = max(shape, other)
+        return shape
+    if kind is list:
+        size = PyList_GET_SIZE(value)
+        if size > LOOKED_AT:
+            return ANY
+        for i in range(size):
+            other = shape_of(<object> PyList_GET_ITEM(value, i), depth - 1)
+            shape = max(shape, other)
+        return shape
+    return shape_of_values(value, depth - 1) if kind is dict else ANY
+
+
+cdef Shape shape_of_values(dict value, int depth) noexcept:
+    cdef Shape shape = PLAIN
+    cdef PyObject *key
+    cdef PyObject *item
+    cdef Py_ssize_t at = 0
+    if PyDict_Size(value) > LOOKED_AT:
+        return ANY
+    while PyDict_Next(value, &at, &key, &item):
+        shape = max(shape, shape_of(<object> key, 0), shape_of(<object> item, depth))
+    return shape
+
+
+cdef object fitted(Codec codec, Arena arena, object data):
+    """What encode returned as bytes if a ring takes it, else as a Parcel. Gives the GIL
+    away while it copies what is long."""
+    cdef Parcel parcel
+    cdef Piece piece
+    if type(data) is Gather:
+        return gathered(codec, arena, data)
+    if <uint64_t> PyBytes_GET_SIZE(data) <= codec.longest:
+        return data
+    piece.data = <const uint8_t *> PyBytes_AS_STRING(data)
+    piece.length = <uint64_t> PyBytes_GET_SIZE(data)
+    piece.at = 0
+    parcel = arena_parcel(arena, piece.length)
+    parcel_write(parcel, &piece, 1)
+    return parcel
+
+
+cdef object gathered(Codec codec, Arena arena, Gather gather):
+    """In the extent: the lengths of the buffers, the buffers, the stream."""
+    cdef uint32_t count = gather.outside.count
+    cdef uint64_t at = aligned(count * sizeof(uint64_t))
+    cdef uint32_t i, used = 0
+    cdef Parcel parcel
+    cdef uint64_t *lengths = NULL
+    cdef Piece *pieces = NULL
+    if count == 0 and gather.stream.length <= codec.longest:
+        if gather.stream.count == 1 and type(<object> gather.stream.items[0].obj) is bytes:
+            return <object> gather.stream.items[0].obj
+        return b"".join([PyBytes_FromStringAndSize(<char *> gather.stream.items[i].buf, gather.stream.items[i].len)
+                         for i in range(gather.stream.count)])
+    try:
+        lengths = <uint64_t *> PyMem_Malloc((count + 1) * sizeof(uint64_t))
+        pieces = <Piece *> PyMem_Malloc((count + gather.stream.count + 1) * sizeof(Piece))
+        if lengths == NULL or pieces == NULL:
+            raise MemoryError()
+        if count:
+            pieces[0].data = <const uint8_t *> lengths
+            pieces[0].length = count * sizeof(uint64_t)
+            pieces[0].at = 0
+            used = 1
+        for i in range(count):
+            lengths[i] = <uint64_t> gather.outside.items[i].len
+            lay(&pieces[used], &gather.outside.items[i], at)
+            at += aligned(lengths[i])
+            used += 1
+        for i in range(gather.stream.count):
+            lay(&pieces[used], &gather.stream.items[i], at)
+            at += pieces[used].length
+            used += 1
+        parcel = arena_parcel(arena, at)
+        parcel.wire.stream = gather.stream.length
+        parcel.wire.count = count
+        parcel_write(parcel, pieces, used)
+        return parcel
+    finally:
+        PyMem_Free(lengths)
+        PyMem_Free(pieces)
+
+
+cdef inline void lay(Piece *piece, const Py_buffer *buffer, uint64_t at) noexcept:
+    piece.data = <const uint8_t *> buffer.buf
+    piece.length = <uint64_t> buffer.len
+    piece.at = at
+
+
+cdef inline uint64_t payload_bytes(object payload) noexcept:
+    """Of what `fitted` returned."""
+    if type(payload) is Parcel:
+        return (<Parcel> payload).wire.length
+    return <uint64_t> PyBytes_GET_SIZE(payload)
 
 
 cdef object decode(Codec codec, const uint8_t *data, uint64_t length):

@@ -43,6 +43,8 @@ cdef void collect_channel(Core core, Channel channel) noexcept:
             attention(core)
         return
     cp_ring_release(&channel.completion)
+    if CP_UNLIKELY(channel.owed_count):
+        pay_owed(channel)
     cp_ring_if_parked(&channel.ringer)      # it may wait for room
     if CP_UNLIKELY(channel.leaving) and channel.load == 0:
         attention(core)         # from now on it has leave_timeout
@@ -59,6 +61,8 @@ cdef bint take_frame(Core core, Channel channel, cp_frame *frame, const uint8_t 
         if frame.kind == CP_ACK:
             return take_acknowledgement(core, job, cp_peek(&frame.start))
         return take_outcome(core, channel, job, frame, payload)
+    if frame.kind == CP_GIVE_BACK:
+        return arena_given_back(core.arguments, frame.fid, <void *> channel)
     if frame.kind == CP_HELLO:
         channel.greeted = True
     elif frame.kind == CP_START_FAILED:
@@ -71,15 +75,23 @@ cdef bint take_frame(Core core, Channel channel, cp_frame *frame, const uint8_t 
 
 
 cdef bint take_start_failure(Channel channel, cp_frame *frame, const uint8_t *payload) noexcept:
-    if frame.flags & CP_IN_ARENA and not (
-            frame.length == sizeof(cp_extent) and arena_holds(&channel.results, extent_of(payload))):
+    cdef cp_parcel wire
+    if frame.flags & CP_IN_ARENA and not parcel_of(channel, frame, payload, &wire):
         return False
     try:
-        channel.start_failure = copied(payload, frame.length)
-        channel.start_flags = frame.flags
+        channel.start_failure = (
+            received(channel.results, &wire) if frame.flags & CP_IN_ARENA else copied(payload, frame.length))
     except MemoryError:
         channel.start_failure = b""
     return True
+
+
+cdef bint parcel_of(Channel channel, cp_frame *frame, const uint8_t *payload, cp_parcel *wire) noexcept:
+    """What the frame says of a long payload. False: garbage."""
+    if frame.length != sizeof(cp_parcel):
+        return False
+    memcpy(wire, payload, sizeof(cp_parcel))
+    return parcel_is_sound(channel.results, wire)
 
 
 cdef bytes copied(const uint8_t *payload, uint64_t length):
@@ -97,40 +109,35 @@ cdef bint take_acknowledgement(Core core, AsyncResult job, uint64_t accepted) no
 
 
 cdef bint take_outcome(Core core, Channel channel, AsyncResult job, cp_frame *frame, const uint8_t *payload) noexcept:
-    cdef cp_extent extent
+    cdef cp_parcel wire
     cdef bint in_arena = frame.flags & CP_IN_ARENA
-    if in_arena:
-        if frame.length != sizeof(cp_extent):
-            return False
-        extent = extent_of(payload)
-        if not arena_holds(&channel.results, extent) or extent.length > shm_bytes(channel.segment_fd):
-            return False
+    if in_arena and not parcel_of(channel, frame, payload, &wire):
+        return False
     if frame.kind == CP_ERROR and not frame.length:
         return False
     journal_pop(channel)
     prefetch_job(channel.journal[(channel.journal_head + 3) & channel.journal_mask].job)
     channel.done += 1
     if job.state == PENDING:
-        drop_arguments(core, job, frame.kind == CP_EXPIRED)
+        if frame.kind == CP_EXPIRED:
+            parcel_unread(job)
+        drop_arguments(core, job)
         job.pid = <int> channel.pid
-        job.flags = CP_IN_ARENA if in_arena else 0
-        if not in_arena:
-            job.channel = None
+        job.channel = None
         job.outcome = RAW_RESULT if frame.kind == CP_RESULT else RAW_ERROR
         if frame.kind == CP_EXPIRED:
             job.outcome = EXPIRED
             core.expired += 1
         if frame.length:
             try:
-                job.payload = copied(payload, frame.length)
+                job.payload = received(channel.results, &wire) if in_arena else copied(payload, frame.length)
             except MemoryError:
                 job.outcome = NO_MEMORY
                 job.payload = None
-                job.flags = 0
         job_collected(core, job)
     else:                               # on_return was called for it meanwhile
         if in_arena:
-            arena_free(channel.segment_fd, extent)
+            channel_give_back(<void *> channel, wire.number)
         bury_later(core, job)
     Py_DECREF(job)                      # the journal's; a list of ours holds another
     return True
@@ -151,21 +158,19 @@ cdef inline void job_claimed(Core core, AsyncResult job, uint64_t accepted) noex
         job.accepted = accepted
 
 
-cdef void drop_arguments(Core core, AsyncResult job, bint unread) noexcept:
-    """The pickled arguments are needed no more. `unread`: no worker may have read
-    and given back what lies in the arena."""
-    cdef cp_extent extent
+cdef void drop_arguments(Core core, AsyncResult job) noexcept:
+    """The pickled arguments are needed no more, unless a worker still looks at them."""
     if job.payload is None or job.marks & (IS_FOREIGN | DOOMED):
         return
-    if job.flags & CP_IN_ARENA:
-        job.flags &= ~<uint16_t> CP_IN_ARENA
-        extent = extent_of(PyBytes_AS_STRING(job.payload))
-        core.bytes_in_flight -= extent.length
-        if unread:
-            arena_free(core.segment_fd, extent)
-    else:
-        core.bytes_in_flight -= <uint64_t> PyBytes_GET_SIZE(job.payload)
+    core.bytes_in_flight -= payload_bytes(job.payload)
+    job.flags &= ~<uint16_t> CP_IN_ARENA
     job.payload = None
+
+
+cdef inline void parcel_unread(AsyncResult job) noexcept:
+    """The worker that was given the task has not looked at its arguments, and never will."""
+    if job.flags & CP_IN_ARENA:
+        (<Parcel> job.payload).extent.lent_to = NULL
 
 
 cdef void job_collected(Core core, AsyncResult job) noexcept:

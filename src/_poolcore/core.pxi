@@ -50,6 +50,7 @@ cdef class Table:
 
 
 @cython.final
+@cython.no_gc_clear      # payloads know it until the end
 cdef class Core:
     cdef object __weakref__
     cdef unsigned fork_generation
@@ -105,7 +106,8 @@ cdef class Core:
     cdef Codec codec
     cdef Arena arguments
     cdef readonly uint64_t ring_size
-    cdef uint64_t longest           # payload that goes through a ring
+    cdef bint copies                # results do not live in shared memory
+    cdef bint keeping               # the supervisor knows that memory is kept
     cdef int bell[2]                # workers ring it
     cdef int reaper_bell[2]         # we ring it
     cdef public int supervisor_bell # rung when a worker needs looking after; -1: nobody listens
@@ -136,7 +138,8 @@ cdef class Core:
     cdef uint64_t gathered_seen     # by the reaper
 
     def __cinit__(self, limit, int callbacks_in, bint overridden, logger, uint64_t last_tid,
-                  uint64_t ring_size=CP_RING_DEFAULT, pickler=pickle):
+                  uint64_t ring_size=CP_RING_DEFAULT, pickler=pickle, uint64_t threshold=UNLIMITED,
+                  bint copies=False):
         self.segment_fd = self.supervisor_bell = -1
         self.bell[0] = self.bell[1] = self.reaper_bell[0] = self.reaper_bell[1] = -1
         self.fork_generation = fork_generation
@@ -148,9 +151,9 @@ cdef class Core:
         self.poller = _foreign.ForeignPoller()
         self.last_number = last_tid
         self.ring_size = ring_size
-        self.longest = cp_ring_longest(ring_size)
         self.functions = {}
-        self.codec = Codec(pickler)
+        self.codec = Codec(pickler, cp_ring_longest(ring_size), threshold)
+        self.copies = copies
         self.max_bytes = self.shortest = self.next_check = UNLIMITED
         self.look_after = TICK_NS
         self.processes = 0xffffffff     # until the supervisor says
@@ -168,13 +171,18 @@ cdef class Core:
         self.control.magic = CP_MAGIC
         self.control.abi = CP_ABI
         self.control.frame_size = sizeof(cp_frame)
-        arena_init(&self.arguments, self.segment_fd, CP_PAGE)
+        self.arguments = Arena(self.segment_fd, CP_PAGE)
+        self.arguments.owner = <void *> self
+        self.arguments.on_kept = core_keeps
         if CP_DEBUG:
             debug_alive["cores"] += 1
 
     def __dealloc__(self):
         if CP_DEBUG:
             debug_alive["cores"] -= 1
+        if self.arguments is not None:
+            self.arguments.fd = -1
+            self.arguments.on_kept = NULL
         if self.fork_generation != fork_generation:
             return
         if self.control != NULL:
@@ -227,6 +235,8 @@ cdef class Core:
 
     def attach(self, Channel channel):
         """The worker is about to be started: its completions are looked at."""
+        channel.core = <void *> self
+        channel.results.copies = self.copies
         set_channels(self, self.table.channels + [channel])
 
     def ready(self, Channel channel not None):
@@ -271,6 +281,11 @@ cdef class Core:
         condemned = self.condemned
         self.condemned = []
         return condemned
+
+    def prune(self):
+        """Gives memory back that has not been used for a while. Returns the seconds to
+        the next time, or None: nothing is kept."""
+        return prune(self)
 
     def give_up_pending(self):
         """Decides the end of everything in flight; the caller kills the workers.
@@ -382,6 +397,23 @@ cdef void set_channels(Core core, list channels):
     # a leader in its sleep watches the old rings only
     cp_publish(&core.kick, cp_peek(&core.kick) + 1)
     cp_bell_ring(core.bell[1])
+
+
+cdef object prune(Core core):
+    cdef uint64_t now = cp_now()
+    cdef int64_t next_time = arena_prune(core.arguments, now)
+    cdef uint32_t i
+    for i in range(core.table.count):
+        next_time = sooner(next_time, peer_prune((<Channel> core.table.items[i]).results, now))
+    core.keeping = next_time >= 0
+    return next_time / 1e9 if core.keeping else None
+
+
+cdef void core_keeps(void *owner) noexcept:
+    cdef Core core = <Core> owner
+    if not core.keeping:
+        core.keeping = True
+        attention(core)
 
 
 cdef inline void attention(Core core) noexcept:

@@ -3,14 +3,20 @@
 from cpython.bytes cimport PyBytes_AS_STRING, PyBytes_FromStringAndSize, PyBytes_GET_SIZE
 from cpython.exc cimport PyErr_CheckSignals, PyErr_Clear
 from cpython.memoryview cimport PyMemoryView_FromMemory
-from cpython.buffer cimport PyBUF_READ
-from cpython.mem cimport PyMem_Calloc, PyMem_Free, PyMem_Malloc
+from cpython.buffer cimport (
+    PyBUF_ANY_CONTIGUOUS, PyBUF_READ, PyBUF_SIMPLE, PyBuffer_FillInfo, PyBuffer_Release,
+    PyObject_GetBuffer)
+from cpython.bytearray cimport PyByteArray_FromStringAndSize, PyByteArray_GET_SIZE
+from cpython.dict cimport PyDict_Next, PyDict_Size
+from cpython.list cimport PyList_GET_ITEM, PyList_GET_SIZE
+from cpython.mem cimport PyMem_Calloc, PyMem_Free, PyMem_Malloc, PyMem_Realloc
 from cpython.object cimport PyObject
 from cpython.ref cimport Py_DECREF, Py_INCREF, Py_XDECREF
-from cpython.tuple cimport PyTuple_GET_SIZE
+from cpython.tuple cimport PyTuple_GET_ITEM, PyTuple_GET_SIZE
+from cpython.unicode cimport PyUnicode_GET_LENGTH
 from libc.errno cimport EINTR, errno
 from libc.stdint cimport int64_t, uint8_t, uint16_t, uint32_t, uint64_t
-from libc.string cimport memcpy, memset
+from libc.string cimport memcpy, memmove, memset
 from posix.stat cimport fstat, struct_stat
 from posix.types cimport off_t
 from posix.unistd cimport close as c_close, pread, pwrite
@@ -44,10 +50,14 @@ cdef extern from *:
     #define CP_UNLIKELY(x) __builtin_expect(!!(x), 0)
     #define UNLIMITED UINT64_MAX
     #define CP_PREFETCH(address) __builtin_prefetch((address), 1)
+    #define cp_log2(x) (63u - (unsigned)__builtin_clzll(x))
+    typedef const volatile uint64_t volatile_uint64;
     """
     const uint64_t UNLIMITED
     void CP_PREFETCH(const void *) noexcept nogil
     const bint CP_DEBUG
+    uint32_t cp_log2(uint64_t)
+    ctypedef uint64_t volatile_uint64
     bint CP_UNLIKELY(bint)
 
 
@@ -99,10 +109,13 @@ cdef extern from "_poolcore/wait.h" nogil:
         uint32_t length
         cp_word claim
         cp_word start
-    ctypedef struct cp_extent:
+    ctypedef struct cp_parcel:
         uint64_t offset
         uint64_t length
-    int CP_PAD, CP_TASK, CP_DEFINE, CP_STOP
+        uint64_t stream
+        uint32_t number
+        uint32_t count
+    int CP_PAD, CP_GIVE_BACK, CP_TASK, CP_DEFINE, CP_STOP
     int CP_HELLO, CP_START_FAILED, CP_ACK, CP_RESULT, CP_ERROR, CP_EXPIRED
     int CP_KWARGS, CP_TARGET, CP_WANT_ACK, CP_IN_ARENA
 
@@ -147,6 +160,7 @@ cdef extern from "_poolcore/wait.h" nogil:
     int cp_shm_create(const char *, uint64_t)
     void cp_shm_punch(int, uint64_t, uint64_t)
     void cp_shm_keep_private(void *, size_t)
+    void cp_shm_populate(void *, size_t, bint)
     int cp_bell_create(int *)
     void cp_bell_ring(int)
     void cp_bell_drain(int)

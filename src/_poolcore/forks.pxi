@@ -4,6 +4,12 @@
 import os
 
 cdef unsigned fork_generation = 0
+cdef uint64_t forks_begun = 0       # by this process: children may see what it saw then
+
+
+def _begin_fork():
+    global forks_begun
+    forks_begun += 1
 
 
 def _count_fork():
@@ -11,4 +17,4 @@ def _count_fork():
     fork_generation += 1
 
 
-os.register_at_fork(after_in_child=_count_fork)
+os.register_at_fork(before=_begin_fork, after_in_child=_count_fork)

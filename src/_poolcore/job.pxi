@@ -52,7 +52,7 @@ cdef class AsyncResult:
     cdef object errbacks        # the same
     cdef object acknowledge     # on_acknowledge, an Acceptance or None; of a foreign job: its tid
     cdef object own_meta        # None until somebody asks
-    cdef object payload         # pickled arguments or their extent; later the outcome
+    cdef object payload         # pickled arguments: bytes or a Parcel; later the outcome: bytes or a Delivery
     cdef Function function      # None: the target is in the payload
     cdef Channel channel        # the worker that has the task; None in the backlog
     cdef Limits limits          # None: no time limit
@@ -69,10 +69,6 @@ cdef class AsyncResult:
         raise TypeError("AsyncResult is made by apply_async")
 
     def __dealloc__(self):
-        # a long outcome that nobody has fetched
-        if self.flags & CP_IN_ARENA and self.state >= COLLECTED and self.channel is not None:
-            if self.channel.fork_generation == fork_generation and self.payload is not None:
-                arena_free(self.channel.segment_fd, extent_of(PyBytes_AS_STRING(self.payload)))
         if CP_DEBUG:
             debug_alive["jobs"] -= 1
 
@@ -243,13 +239,16 @@ cdef int settle_raw(AsyncResult job) except -1:
             success, job.payload = _foreign.outcome_of(job.payload)
             job.outcome = VALUE if success else EXCEPTION
         else:
-            if job.flags & CP_IN_ARENA:
-                job_fetch(job)
             if job.outcome == RAW_ERROR:
+                if type(job.payload) is Delivery:
+                    job.payload = delivery_bytes(job.payload)
                 job.payload = _remote.load_error(job.payload)
                 job.outcome = EXCEPTION
             else:
-                job.payload = PyObject_CallOneArg(job.core.codec.loads, job.payload)
+                if type(job.payload) is Delivery:
+                    job.payload = delivery_load(job.core.codec, job.payload)
+                else:
+                    job.payload = PyObject_CallOneArg(job.core.codec.loads, job.payload)
                 job.outcome = VALUE
     except BaseException as error:
         if isinstance(error, KeyboardInterrupt) and not job.marks & INTERRUPTED and in_main_thread():
@@ -266,13 +265,3 @@ cdef int settle_raw(AsyncResult job) except -1:
 
 cdef bint in_main_thread() except -1:
     return threading.current_thread() is threading.main_thread()
-
-
-cdef int job_fetch(AsyncResult job) except -1:
-    """Brings a long outcome from the worker's arena."""
-    cdef Channel channel = job.channel
-    cdef cp_extent extent = extent_of(PyBytes_AS_STRING(job.payload))
-    job.flags &= ~<uint16_t> CP_IN_ARENA
-    job.channel = None
-    job.payload = arena_read(channel.segment_fd, extent)
-    return 0

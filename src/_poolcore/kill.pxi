@@ -18,7 +18,7 @@ cdef bint doom(Core core, AsyncResult job, tuple reason) except -1:
     if (job.state != PENDING or job.channel is None or job.marks & DOOMED
             or not frame_stands(job) or not cp_claim_kill(frame_of(job), job.number)):
         return False
-    drop_arguments(core, job, True)
+    drop_arguments(core, job)
     job.payload = reason
     job.marks |= DOOMED
     job.channel.open = False

@@ -6,16 +6,16 @@
  *                                     +ring   completion ring  (worker -> parent)
  *                                     +ring   completion arena, sparse
  *
- * Payloads above a quarter of a ring lie in the arena of their direction and
- * the frame names (offset, length). The arenas are reached by pread and pwrite
- * on the segment's descriptor, never mapped here. */
+ * Payloads too long for a ring lie in the arena of their direction, in an extent
+ * that the frame names (cp_parcel). Its writer chooses the place; its reader gives
+ * it back by a frame in the other ring. */
 #ifndef CP_LAYOUT_H
 #define CP_LAYOUT_H
 
 #include "atomics.h"
 
 #define CP_MAGIC 0x4c4f4f5059524c43ull
-#define CP_ABI 1u               /* raise with every change of this file */
+#define CP_ABI 2u               /* raise with every change of this file */
 #define CP_PAGE 4096u
 #define CP_LINE 64u             /* cache line, and the unit of frame sizes */
 #define CP_RING_DEFAULT (256u * 1024u)
@@ -50,7 +50,7 @@ typedef struct {
     uint32_t size;      /* of the whole frame in bytes */
     uint16_t kind;      /* CP_PAD ... */
     uint16_t flags;     /* CP_KWARGS ... */
-    uint32_t fid;       /* TASK, DEFINE: function id, 0: the target is in the payload */
+    uint32_t fid;       /* TASK, DEFINE: function id, 0: the target is in the payload; GIVE_BACK: the extent */
     uint32_t length;    /* of the payload behind the header, in bytes */
     cp_word claim;      /* submission: tid << 3 | state, see claim.h; completion: tid */
     cp_word start;      /* CLOCK_MONOTONIC ns: when the task expires (0: never), by the parent; then when
@@ -69,24 +69,32 @@ enum {
     CP_ACK,             /* task claimed, if asked for */
     CP_RESULT,
     CP_ERROR,
-    CP_EXPIRED          /* claimed too late, never called */
+    CP_EXPIRED,         /* claimed too late, never called */
+    /* both */
+    CP_GIVE_BACK        /* an extent of the receiver's is used no more */
 };
 
 enum {
     CP_KWARGS = 1,      /* payload pickles (args, kwargs) instead of args */
     CP_TARGET = 2,      /* payload pickles (target, args, kwargs) */
     CP_WANT_ACK = 4,
-    CP_IN_ARENA = 8     /* payload is a cp_extent */
+    CP_IN_ARENA = 8     /* payload is a cp_parcel */
 };
 
+/* A long payload: the lengths of its buffers (uint64_t each), the buffers (aligned
+ * to CP_LINE), and at its end the pickle stream. */
 typedef struct {
-    uint64_t offset;    /* from the start of the segment, whole pages */
-    uint64_t length;    /* bytes */
-} cp_extent;
+    uint64_t offset;    /* of the extent, from the start of the segment, whole pages */
+    uint64_t length;    /* of the payload in bytes */
+    uint64_t stream;    /* of the pickle stream in bytes */
+    uint32_t number;    /* of the extent */
+    uint32_t count;     /* of buffers */
+} cp_parcel;
 
 _Static_assert(sizeof(cp_control) == 2 * CP_LINE, "control layout");
 _Static_assert(sizeof(cp_header) == 6 * CP_LINE, "header layout");
 _Static_assert(sizeof(cp_frame) == 32, "frame layout");
+_Static_assert(sizeof(cp_parcel) == 32, "parcel layout");
 _Static_assert(sizeof(cp_header) <= CP_PAGE, "the header has a page of its own");
 
 #endif

@@ -14,6 +14,7 @@
 #include <stdint.h>
 #include <stdio.h>
 #include <sys/mman.h>
+#include <stdbool.h>
 #include <sys/stat.h>
 #include <time.h>
 #include <unistd.h>
@@ -86,6 +87,16 @@ static inline void cp_shm_punch(int fd, uint64_t offset, uint64_t length)
     (void)!fallocate(fd, FALLOC_FL_PUNCH_HOLE | FALLOC_FL_KEEP_SIZE, (off_t)offset, (off_t)length);
 #else
     (void)fd, (void)offset, (void)length;
+#endif
+}
+
+/* Fills the page tables of a mapping in one call, as far as the system can. */
+static inline void cp_shm_populate(void *address, size_t length, bool writable)
+{
+#if defined(MADV_POPULATE_READ) && defined(MADV_POPULATE_WRITE)
+    madvise(address, length, writable ? MADV_POPULATE_WRITE : MADV_POPULATE_READ);
+#else
+    (void)address, (void)length, (void)writable;
 #endif
 }
 

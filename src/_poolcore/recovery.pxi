@@ -21,6 +21,7 @@ cdef int recover(Core core, Channel channel, reason, bint requeue) except -1:
         if job.state != PENDING:                # on_return was called for it meanwhile
             bury_later(core, job)
         elif requeue and frame_stands(job) and cp_claim_revoke(frame_of(job), job.number):
+            parcel_unread(job)
             job.channel = None
             jobs_append(&again, job)
         else:
@@ -34,6 +35,8 @@ cdef int recover(Core core, Channel channel, reason, bint requeue) except -1:
             else:
                 end_with(core, job, reason)
         Py_DECREF(job)
+    arena_reader_gone(core.arguments, <void *> channel)
+    channel.core = NULL
     # in front of the backlog, in their order
     while again.last != NULL:
         job = <AsyncResult> again.last
@@ -69,7 +72,7 @@ cdef int fail_rest(Core core, reason) except -1:
 cdef int end_with(Core core, AsyncResult job, reason) except -1:
     """Ends a job that is in no list and no journal with (class, arguments); the
     class gets the tid, too."""
-    drop_arguments(core, job, True)
+    drop_arguments(core, job)
     job.channel = None
     job.outcome = REASON
     job.payload = (reason[0], (*reason[1], job_tid(job)))
@@ -104,6 +107,7 @@ cdef bint withdraw(Core core, AsyncResult job) noexcept:
     channel.journal[low & channel.journal_mask].job = NULL
     channel.load -= 1
     channel.given -= 1
+    parcel_unread(job)
     job.channel = None
     Py_DECREF(job)
     return True
@@ -144,7 +148,7 @@ cdef bint take_out(Core core, tid, ret_val) except -1:
         if job is None:
             return take_undelivered(core, tid)
         withdraw(core, job)
-    drop_arguments(core, job, True)
+    drop_arguments(core, job)
     if job.limits is not None:
         limits_end(core, job)
     if isinstance(ret_val, _einfo.ExceptionInfo):

@@ -7,7 +7,7 @@ cdef AsyncResult submit(Core core, object target, object args, object kwargs,
     cdef uint64_t size = 0
     cdef AsyncResult job
     cdef Function function
-    cdef bytes payload
+    cdef object payload
     cdef uint16_t flags = 0
     check_running(core)
     if not callable(target):
@@ -42,25 +42,17 @@ cdef AsyncResult submit(Core core, object target, object args, object kwargs,
         payload = encode(core.codec, args)
     else:
         payload = None
-    cdef cp_extent extent
     if payload is not None:
-        size = <uint64_t> PyBytes_GET_SIZE(payload)
+        payload = fitted(core.codec, core.arguments, payload)
+        size = payload_bytes(payload)
         if size > core.max_bytes:
             raise _errors.PayloadTooLarge(
                 f"the pickled arguments take {size} bytes, more than max_bytes={core.max_bytes}")
-        if size > core.longest:
-            arena_write(&core.arguments, payload, &extent)
-            payload = extent_bytes(extent)
+        if type(payload) is Parcel:
             flags |= CP_IN_ARENA
-
-    try:
-        if no_slot(core, size):
-            wait_for_slot(core, size, options)
-        check_running(core)
-    except BaseException:
-        if flags & CP_IN_ARENA:
-            arena_free(core.segment_fd, extent)
-        raise
+    if no_slot(core, size):
+        wait_for_slot(core, size, options)
+    check_running(core)
 
     job = new_job(core, callbacks, errbacks, meta, keeper)
     job.acknowledge = acknowledge

@@ -1,6 +1,7 @@
 # The worker's side: waits for frames, claims, calls, publishes.
 
 @cython.final
+@cython.no_gc_clear      # what has been delivered knows it until the end
 cdef class WorkerEnd:
     """A worker's ends of its two rings; used by celery_pool/worker.py in the child."""
     cdef cp_control *control
@@ -11,23 +12,23 @@ cdef class WorkerEnd:
     cdef cp_patience patience
     cdef Codec codec
     cdef Arena results
+    cdef PeerArena arguments
+    cdef list owed                  # extents that the ring had no room to give back
     cdef uint64_t size
-    cdef uint64_t longest
     cdef uint64_t epoch             # of our last park
     cdef bint skipped               # revoked frames since room was last given back
     cdef int bell
-    cdef int pool_fd
     cdef unsigned fork_generation
     cdef cp_frame *current          # task whose target is being called, else NULL
     cdef list functions             # by fid modulo: (fid, pickled, callable or None)
 
     def __cinit__(self, int pool_fd, int parent_bell, int segment_fd, int bell,
-                  uint64_t spin_ns, uint32_t yields, pickler=pickle):
+                  uint64_t spin_ns, uint32_t yields, pickler=pickle, uint64_t threshold=UNLIMITED,
+                  bint copies=False):
         """Raises AttachError if the parent runs another build than this process."""
         cdef uint64_t ring_size
         cdef uint8_t *base
         self.fork_generation = fork_generation
-        self.codec = Codec(pickler)
         self.control = <cp_control *> map_segment(pool_fd, CP_PAGE, PROT_READ)
         self.header = <cp_header *> map_segment(segment_fd, CP_PAGE, PROT_READ | PROT_WRITE)
         self.size = CP_PAGE
@@ -49,13 +50,21 @@ cdef class WorkerEnd:
         self.parent.epoch = &self.control.parent_epoch
         self.parent.fd = parent_bell
         cp_patience_init(&self.patience, spin_ns, yields)
-        self.longest = cp_ring_longest(ring_size)
-        arena_init(&self.results, segment_fd, self.size)
+        self.codec = Codec(pickler, cp_ring_longest(ring_size), threshold)
+        self.results = Arena(segment_fd, self.size)
+        self.arguments = PeerArena(pool_fd, CP_PAGE)
+        self.arguments.copies = copies
+        self.arguments.owner = <void *> self
+        self.arguments.give_back = worker_give_back
         self.bell = bell
-        self.pool_fd = pool_fd
         self.functions = [None] * CP_FUNCTIONS
+        self.owed = []
 
     def __dealloc__(self):
+        if self.arguments is not None:
+            peer_leave(self.arguments)
+        if self.results is not None:
+            self.results.fd = -1
         if self.fork_generation == fork_generation:
             if self.control != NULL:
                 munmap(self.control, CP_PAGE)
@@ -119,8 +128,12 @@ cdef int serve(WorkerEnd end) except -1:
                 else:
                     run_task(end, &frame, shared, payload)
                 PyErr_CheckSignals()
+                if CP_UNLIKELY(bool(end.owed)):
+                    worker_pays_owed(end)
             else:
                 end.skipped = True
+        elif frame.kind == CP_GIVE_BACK:
+            arena_given_back(end.results, frame.fid, <void *> end)
         elif frame.kind == CP_DEFINE:
             end.functions[frame.fid % CP_FUNCTIONS] = (frame.fid, copied(payload, frame.length), None)
         elif frame.kind == CP_STOP:
@@ -139,16 +152,25 @@ cdef inline void release_room(WorkerEnd end) noexcept:
 
 cdef int wait_for_submission(WorkerEnd end) except -1:
     release_room(end)
-    worker_wait(end, cp_has_submission, &end.submission)
+    worker_wait(end, cp_has_submission, &end.submission, next_prune(end))
     return PyErr_CheckSignals()
 
 
-cdef void worker_wait(WorkerEnd end, cp_condition condition, void *context) noexcept:
+cdef inline int64_t next_prune(WorkerEnd end) noexcept:
+    """Gives memory back that has not been used for a while; ns to the next time, or -1."""
+    cdef uint64_t now
+    if end.results.oldest == NULL and end.arguments.count == 0:
+        return -1
+    now = cp_now()
+    return sooner(arena_prune(end.results, now), peer_prune(end.arguments, now))
+
+
+cdef void worker_wait(WorkerEnd end, cp_condition condition, void *context, int64_t timeout) noexcept:
     """Until the condition holds, or something else happened: look again."""
     end.epoch += 1
     with nogil:
         if not cp_wait_awake(&end.patience, condition, context):
-            cp_park(&end.header.worker_epoch, end.epoch, end.bell, -1, condition, context, -1,
+            cp_park(&end.header.worker_epoch, end.epoch, end.bell, -1, condition, context, timeout,
                     &end.patience)
             cp_unpark(&end.header.worker_epoch, end.bell)
 
@@ -156,8 +178,9 @@ cdef void worker_wait(WorkerEnd end, cp_condition condition, void *context) noex
 cdef int run_task(WorkerEnd end, cp_frame *frame, cp_frame *shared, const uint8_t *payload) except -1:
     cdef uint64_t tid = cp_claim_tid(cp_peek(&frame.claim))
     cdef cp_frame *out = NULL
-    cdef bytes data
-    cdef uint64_t length
+    cdef object data
+    cdef const void *payload_out = NULL
+    cdef uint64_t length = 0
     cdef uint16_t flags = 0
     cdef int kind = CP_RESULT
     if frame.flags & CP_WANT_ACK:
@@ -167,19 +190,22 @@ cdef int run_task(WorkerEnd end, cp_frame *frame, cp_frame *shared, const uint8_
         end.current = shared
         result = call_target(end, frame, payload)
         end.current = NULL
-        data = outcome(end, result, &flags)
+        data = outcome(end, result)
+        result = None           # what it shares with the arguments goes back before it is told
     except BaseException as error:
         end.current = NULL
         if end.fork_generation != fork_generation:
             leave_forked_child(error)
         kind = CP_ERROR
-        data = error_outcome(end, error, &flags)
-    length = <uint64_t> PyBytes_GET_SIZE(data) if data is not None else 0
+        data = error_outcome(end, error)
+    if data is not None:
+        payload_out = wire_of(data, &length, &flags)
     worker_reserve(end, length, &out)
     if not cp_claim_finish(shared, tid):
         c_exit(1)       # the parent has killed this task: the outcome is decided
     if length:
-        memcpy(out + 1, PyBytes_AS_STRING(data), length)
+        memcpy(out + 1, payload_out, length)
+    lend_to_parent(end, data)
     worker_publish(end, out, kind, flags, shared)
     return 0
 
@@ -197,7 +223,7 @@ cdef int refuse_task(WorkerEnd end, cp_frame *shared) except -1:
 cdef object call_target(WorkerEnd end, cp_frame *frame, const uint8_t *payload):
     target = args = kwargs = None
     if frame.flags & CP_IN_ARENA:
-        args = PyObject_CallOneArg(end.codec.loads, arena_read(end.pool_fd, extent_of(payload)))
+        args = delivery_load(end.codec, received(end.arguments, <const cp_parcel *> payload))
     elif frame.length:
         args = decode(end.codec, payload, frame.length)
     else:
@@ -225,7 +251,7 @@ cdef object known_function(WorkerEnd end, uint32_t fid):
     return target
 
 
-cdef bytes outcome(WorkerEnd end, object result, uint16_t *flags):
+cdef object outcome(WorkerEnd end, object result):
     """The pickled result (None for None), or raises what the task fails with."""
     if end.fork_generation != fork_generation:
         leave_forked_child(None)
@@ -237,26 +263,64 @@ cdef bytes outcome(WorkerEnd end, object result, uint16_t *flags):
         data = encode(end.codec, result)
     except Exception as error:
         raise _remote.encoding_error(error, result)
-    return fitted(end, data, flags)
+    return fitted(end.codec, end.results, data)
 
 
-cdef bytes error_outcome(WorkerEnd end, object error, uint16_t *flags):
-    flags[0] = 0
+cdef object error_outcome(WorkerEnd end, object error):
     try:
-        return fitted(end, _remote.dump_error(error), flags)
+        return fitted(end.codec, end.results, _remote.dump_error(error))
     except Exception as again:      # no memory for so long an error: a shorter one
-        flags[0] = 0
         return _remote.dump_error(_remote.shortened(again))
 
 
-cdef bytes fitted(WorkerEnd end, bytes data, uint16_t *flags):
-    """The payload itself, or its extent if it is too long for the ring."""
-    cdef cp_extent extent
-    if <uint64_t> PyBytes_GET_SIZE(data) <= end.longest:
-        return data
-    arena_write(&end.results, data, &extent)
-    flags[0] = CP_IN_ARENA
-    return extent_bytes(extent)
+cdef const void *wire_of(object data, uint64_t *length, uint16_t *flags) noexcept:
+    """What the frame holds of what `fitted` returned."""
+    if type(data) is Parcel:
+        flags[0] = CP_IN_ARENA
+        length[0] = sizeof(cp_parcel)
+        return &(<Parcel> data).wire
+    flags[0] = 0
+    length[0] = <uint64_t> PyBytes_GET_SIZE(data)
+    return PyBytes_AS_STRING(data)
+
+
+cdef inline void lend_to_parent(WorkerEnd end, object data) noexcept:
+    if type(data) is Parcel:
+        (<Parcel> data).extent.lent_to = <void *> end
+
+
+cdef void worker_give_back(void *owner, uint32_t number) noexcept:
+    """Tells the parent that an extent of its is used no more; at any point outside of
+    the writing of a frame, also while objects are destroyed."""
+    cdef WorkerEnd end = <WorkerEnd> owner
+    if end.fork_generation != fork_generation:
+        return
+    if not worker_says_given_back(end, number):
+        end.owed.append(number)
+
+
+cdef int worker_pays_owed(WorkerEnd end) except -1:
+    cdef uint32_t number
+    while end.owed:
+        number = end.owed.pop()
+        if not worker_says_given_back(end, number):
+            end.owed.append(number)
+            break
+    return 0
+
+
+cdef bint worker_says_given_back(WorkerEnd end, uint32_t number) noexcept:
+    """False: the ring has no room now."""
+    cdef cp_frame *out = NULL
+    if cp_ring_reserve(&end.completion, 0, &out) != CP_FRAME:
+        return False
+    out.kind = CP_GIVE_BACK
+    out.flags = 0
+    out.fid = number
+    cp_ring_publish(&end.completion)
+    if end.current == NULL:             # else its result comes soon
+        cp_ring_if_parked(&end.parent)
+    return True
 
 
 cdef int leave_forked_child(object error) except -1:
@@ -276,7 +340,7 @@ cdef int worker_reserve(WorkerEnd end, uint64_t length, cp_frame **out) except -
             raise SystemError("the completion ring is corrupt")
         room.producer = &end.completion
         room.need = cp_producer_need(&end.completion, cp_frame_bytes(length))
-        worker_wait(end, cp_has_room, &room)
+        worker_wait(end, cp_has_room, &room, -1)
 
 
 cdef inline void worker_publish(WorkerEnd end, cp_frame *out, int kind, uint16_t flags, cp_frame *task) noexcept:
@@ -294,12 +358,15 @@ cdef int worker_say(WorkerEnd end, int kind, bytes data) except -1:
     cdef cp_frame *out = NULL
     cdef uint16_t flags = 0
     cdef uint64_t length = 0
+    cdef const void *payload = NULL
+    cdef object fit = None
     if data is not None:
-        data = fitted(end, data, &flags)
-        length = <uint64_t> PyBytes_GET_SIZE(data)
+        fit = fitted(end.codec, end.results, data)
+        payload = wire_of(fit, &length, &flags)
     worker_reserve(end, length, &out)
     if length:
-        memcpy(out + 1, PyBytes_AS_STRING(data), length)
+        memcpy(out + 1, payload, length)
+    lend_to_parent(end, fit)
     worker_publish(end, out, kind, flags, NULL)
     return 0
 

@@ -119,6 +119,7 @@ class Supervisor:
         self._oom = OutOfMemoryKills()
         self._next_memory_look = 0.0
         self._limits_due = NEVER
+        self._prune_due = NEVER
         self._selector = selectors.DefaultSelector()
         self._process: BaseProcess | None = None
         self._process_pidfd = -1
@@ -514,6 +515,7 @@ class Supervisor:
             self._look_at_workers()
             self._look_at_limits()
             self._look_at_memory()
+            self._prune()
             self._replenish()
             self._shrink()
 
@@ -530,7 +532,7 @@ class Supervisor:
 
     def _sleep(self) -> float | None:
         """Seconds to the next deadline; None: there is none."""
-        due = [self._limits_due]
+        due = [self._limits_due, self._prune_due]
         for worker in self.workers.values():
             if worker.dead:
                 due.append(worker.bury_at)
@@ -638,6 +640,10 @@ class Supervisor:
     def _forget_stack(self, worker: WorkerProcess) -> None:
         with contextlib.suppress(KeyError, ValueError):
             self._selector.unregister(worker.stack_pipe)
+
+    def _prune(self) -> None:
+        seconds = self.core.prune()
+        self._prune_due = NEVER if seconds is None else time.monotonic() + seconds
 
     def _watches_memory(self) -> bool:
         return self.policy.max_memory is not None or self.policy.memory_kill is not None

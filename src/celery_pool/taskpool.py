@@ -29,6 +29,9 @@ from .worker import WorkerPlan
 Callback = Callable[[Any, Any], object]
 Callbacks = Callback | Iterable[Callback] | None
 
+#: Bytes; measured by benchmarks/workloads/payload.py, see docs/performance.md.
+SEGMENT_THRESHOLD = 16384
+
 _CALLBACKS_IN = {
     "any": CallbacksIn.ANY_THREAD,
     "reaper": CallbacksIn.REAPER_ONLY,
@@ -122,6 +125,12 @@ class TaskPool(TaskPoolBase):
         `loads` as in the module pickle (None: that module). With the module
         cloudpickle also lambdas, closures and functions of ``__main__``, which
         then travel with each task.
+    :param segment_threshold: bytes from which a buffer of an argument or result (of an
+        array, say) leaves the pickle for shared memory of its own. Pickles of more
+        than 65504 bytes do so in any case.
+    :param copy: False: arrays (and whatever else pickles its buffers apart) of 1 MiB
+        and more live in shared memory, in tasks and as results, writable, and it is
+        used again when the last of them is gone. True: they get memory of their own.
 
     Thread-safe; callbacks may call the pool. A forked child cannot use it
     (:exc:`WrongProcess`).
@@ -157,6 +166,8 @@ class TaskPool(TaskPoolBase):
         finalizer: Callable[[], object] | None = None,
         ignore_sigint: bool = True,
         pickler: Pickler | None = None,
+        segment_threshold: int = SEGMENT_THRESHOLD,
+        copy: bool = False,
     ) -> None:
         if limit is not None:
             limit = _count("limit", limit)
@@ -209,6 +220,8 @@ class TaskPool(TaskPoolBase):
         self._callbacks_in = _CALLBACKS_IN[callbacks_in]
         self._patience = _patience(spin, self.processes)
         self._pickler = picklers.checked(pickler)
+        self._threshold = _count("segment_threshold", segment_threshold)
+        self._copy = copy
         self._plan = WorkerPlan(
             initializer,
             tuple(initargs),
@@ -218,6 +231,8 @@ class TaskPool(TaskPoolBase):
             _soft_signal(soft_signal),
             kill_group,
             picklers.to_send(self._pickler),
+            self._threshold,
+            self._copy,
         )
         self._supervisor: Supervisor | None = None
         self._finalizer: util.Finalize | None = None
@@ -236,6 +251,8 @@ class TaskPool(TaskPoolBase):
             self._logger,
             last_tid,
             pickler=self._pickler,
+            threshold=self._threshold,
+            copies=self._copy,
         )
         core.set_patience(*self._patience)
         core.set_limits(*self._limits)

@@ -37,6 +37,8 @@ class WorkerPlan:
     soft_signal: int
     process_group: bool
     pickler: Pickler | str
+    segment_threshold: int
+    copy: bool
 
 
 class WorkerFds(NamedTuple):
@@ -76,6 +78,8 @@ def worker_main(plan: WorkerPlan, fds: WorkerFds, close: list[int]) -> None:
             plan.spin_ns,
             plan.yields,
             picklers.received(plan.pickler),
+            plan.segment_threshold,
+            plan.copy,
         )
     except AttachError:
         sys.exit(ATTACH_FAILED)
