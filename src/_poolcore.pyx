@@ -21,6 +21,7 @@ from celery_pool import remote as _remote
 include "_poolcore/externs.pxi"
 include "_poolcore/debug.pxi"
 include "_poolcore/forks.pxi"
+include "_poolcore/plain.pxi"
 include "_poolcore/codec.pxi"
 include "_poolcore/arena.pxi"
 include "_poolcore/peer.pxi"

@@ -107,8 +107,13 @@ cdef void release_buffers(Buffers *buffers) noexcept:
 
 cdef object encode(Codec codec, object value):
     """Pickled `value`: bytes, or a Gather of its pieces; for `fitted`."""
-    cdef Shape shape = shape_of(value, 3)
+    cdef Shape shape
     cdef Gather gather
+    if codec.plain:
+        plain = plain_pickle(value)
+        if plain is not None:
+            return plain
+    shape = shape_of(value, 3)
     if shape == PLAIN and codec.plain:
         return _dumps(value, 5)
     gather = Gather.__new__(Gather)

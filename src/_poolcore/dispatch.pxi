@@ -72,9 +72,19 @@ cdef bint deliver(Core core, AsyncResult job) except -1:
         core.delivering = None
         core.waiting_callbacks -= 1
         job_finished(core, job)
-    if core.waiters != NULL:
+    if others_wait(core):
         notify(core)
     return True
+
+
+cdef inline bint others_wait(Core core) noexcept:
+    """Whether a caller besides the one that runs the callbacks does."""
+    cdef Waiter *w = core.waiters
+    while w != NULL:
+        if w != core.reaper and w.thread != core.dispatcher:
+            return True
+        w = w.next
+    return False
 
 
 cdef int run_what_is_due(Core core, AsyncResult job) except -1:

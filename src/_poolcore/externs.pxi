@@ -29,6 +29,10 @@ cdef extern from "Python.h":
     void PyObject_GC_UnTrack(PyObject *)
     bint PyObject_GC_IsTracked(object)
     bint PyType_Check(object)
+    long long PyLong_AsLongLongAndOverflow(object, int *)
+    double PyFloat_AS_DOUBLE(object)
+    bint PyUnicode_IS_COMPACT_ASCII(object)
+    void *PyUnicode_1BYTE_DATA(object)
     ctypedef void *PyThread_type_lock
     ctypedef enum PyLockStatus:
         PY_LOCK_FAILURE

@@ -1,0 +1,90 @@
+"""Numbers, strings, bytes, None and tuples of them: their pickles are written by the core."""
+
+from __future__ import annotations
+
+import random
+import struct
+import sys
+
+import pytest
+
+import tasks
+from support import DEADLINE
+
+EDGES = [
+    [0, 1, -1, True, False, None],
+    [127, 128, 255, 256, -128, -129, 65535, 65536],
+    [2**31 - 1, 2**31, -(2**31), -(2**31) - 1, 2**32, 2**63 - 1, 2**63, -(2**63), -(2**63) - 1],
+    [2**64, 10**30, -(10**30)],
+    [0.0, -0.0, 1.5, -1e300, 5e-324, float("inf"), float("-inf"), float("nan"), sys.float_info.max],
+    ["", "a", "a" * 254, "a" * 255, "a" * 256, "a" * 470, "a" * 480, "a" * 600, "\0\x7f"],
+    ["\x80", "ä" * 100, "€", "𝄞" * 60, "\ud800", "a\udfff"],
+    [b"", b"\0", b"x" * 254, b"x" * 255, b"x" * 256, b"x" * 470, b"x" * 500, b"x" * 5000],
+    [(), (1,), (1, "2"), (1, 2, 3), (1, 2, 3, 4), tuple(range(200)), ((), (1,)), ("a" * 300,) * 2],
+    [bytearray(b"x"), [1], {"a": 1}, {1}, frozenset([1]), 1j, range(3), Ellipsis],
+]  # fmt: skip
+
+
+class Int(int):
+    pass
+
+
+class Str(str):
+    pass
+
+
+class Bytes(bytes):
+    pass
+
+
+class Tuple(tuple):
+    pass
+
+
+def shown(value):
+    return type(value), repr(value)
+
+
+@pytest.mark.parametrize("values", EDGES, ids=lambda values: repr(values[0])[:20])
+def test_edges(pool, values):
+    """As an argument (a tuple of one), among others, and as a result."""
+    p = pool(64, processes=1)
+    for value in values:
+        for args in ((value,), (value, value), ("before", value, 7), (1, 2, 3, value)):
+            seen = p.apply_async(tasks.all_of, args).get(DEADLINE)
+            assert shown(seen) == shown(args)
+        assert shown(p.apply_async(tasks.same, (value,)).get(DEADLINE)) == shown(value)
+
+
+@pytest.mark.parametrize("kind", [Int, Str, Bytes, Tuple])
+def test_subclasses_stay_what_they_are(pool, kind):
+    p = pool(4, processes=1)
+    value = kind(3) if kind is Int else kind("3") if kind is Str else kind(b"3")
+    seen = p.apply_async(tasks.same, (value,)).get(DEADLINE)
+    assert shown(seen) == shown(value)
+
+
+def some_value(rng: random.Random, depth: int = 2):
+    choice = rng.randrange(8 if depth else 6)
+    if choice == 0:
+        return rng.choice([None, True, False])
+    if choice == 1:
+        return rng.getrandbits(rng.randrange(1, 80)) * rng.choice([1, -1])
+    if choice == 2:
+        return struct.unpack("d", rng.randbytes(8))[0]
+    if choice == 3:
+        return rng.randbytes(rng.randrange(300))
+    if choice == 4:
+        return "".join(chr(rng.randrange(128)) for _ in range(rng.randrange(300)))
+    if choice == 5:
+        return "".join(chr(rng.randrange(1, 0x11000)) for _ in range(rng.randrange(20)))
+    return tuple(some_value(rng, depth - 1) for _ in range(rng.randrange(6)))
+
+
+def test_random_values(pool):
+    p = pool(500, processes=2)
+    rng = random.Random(20)
+    given = [tuple(some_value(rng) for _ in range(rng.randrange(6))) for _ in range(5000)]
+    results = [p.apply_async(tasks.all_of, args) for args in given]
+    for args, result in zip(given, results, strict=True):
+        assert shown(result.get(DEADLINE)) == shown(args)
