@@ -110,6 +110,8 @@ cdef class Core:
     cdef bint keeping               # the supervisor knows that memory is kept
     cdef int bell[2]                # workers ring it
     cdef int reaper_bell[2]         # we ring it
+    cdef int loop_bell[2]           # the same, for an event loop
+    cdef int loop_fd                # readable while `bell` or `loop_bell` is rung; -1: never asked for
     cdef public int supervisor_bell # rung when a worker needs looking after; -1: nobody listens
 
     # dispatch
@@ -137,11 +139,19 @@ cdef class Core:
     cdef cp_word reaper_due         # the reaper has something to do
     cdef uint64_t gathered_seen     # by the reaper
 
+    # an event loop that waits at loop_fd (eventloop.pxi)
+    cdef Waiter *loop               # NULL: there is none
+    cdef bint loop_listens          # it is not looking by itself just now
+    cdef bint loop_rung             # loop_bell is
+    cdef uint64_t loop_seen         # collected when it last looked
+    cdef uint64_t lookout_at        # when the reaper looks by the clock, CLOCK_MONOTONIC ns; 0: at once
+
     def __cinit__(self, limit, int callbacks_in, bint overridden, logger, uint64_t last_tid,
                   uint64_t ring_size=CP_RING_DEFAULT, pickler=pickle, uint64_t threshold=UNLIMITED,
                   bint copies=False):
         self.segment_fd = self.supervisor_bell = -1
         self.bell[0] = self.bell[1] = self.reaper_bell[0] = self.reaper_bell[1] = -1
+        self.loop_bell[0] = self.loop_bell[1] = self.loop_fd = -1
         self.fork_generation = fork_generation
         self.limit = UNLIMITED if limit is None else limit
         self.callbacks_in = callbacks_in
@@ -183,12 +193,14 @@ cdef class Core:
         if self.arguments is not None:
             self.arguments.fd = -1
             self.arguments.on_kept = NULL
+        PyMem_Free(self.loop)
         if self.fork_generation != fork_generation:
             return
         if self.control != NULL:
             munmap(self.control, CP_PAGE)
         close_fds(self.segment_fd, self.bell)
         close_fds(-1, self.reaper_bell)
+        close_fds(self.loop_fd, self.loop_bell)
 
     def worker_fds(self):
         """(segment, doorbell to ring): what every worker needs of this."""
@@ -196,9 +208,10 @@ cdef class Core:
 
     def owned_fds(self):
         """Descriptors that no other process shall keep."""
-        fds = {self.segment_fd, *self.bell, *self.reaper_bell}
+        fds = {self.segment_fd, *self.bell, *self.reaper_bell, *self.loop_bell, self.loop_fd}
         for channel in self.table.channels:
             fds |= channel.owned_fds()
+        fds.discard(-1)
         return fds
 
     @property
@@ -298,6 +311,12 @@ cdef class Core:
         self.max_bytes = UNLIMITED if max_bytes is None else max_bytes
         self.watch_first = watch_first
 
+    def started(self):
+        """All workers are ready."""
+        self.state = RUNNING
+        if self.loop_fd >= 0:
+            watch(self)
+
     def break_pool(self, reason):
         """No new tasks: they are refused with this (class, arguments without the tid)."""
         self.broken = reason
@@ -383,6 +402,29 @@ cdef class Core:
         cp_publish(&self.kick, cp_peek(&self.kick) + 1)
         cp_bell_ring(self.bell[1])
 
+    # for event loops
+
+    def fileno(self):
+        """The descriptor that is readable from when a task has ended until reap()."""
+        check_process(self)
+        return watched_fd(self)
+
+    def hush(self):
+        """The loop looks by itself, by poll(), until listen(): its descriptor need
+        not tell it anything."""
+        hush(self)
+
+    def listen(self):
+        """The loop may go to sleep at its descriptor."""
+        listen(self)
+
+    def poll(self):
+        """As reap(timeout=None), but leaves the descriptor as it is."""
+        cdef uint64_t before = self.reaped
+        check_process(self)
+        reap_inline(self)
+        return self.reaped - before
+
     def reaper_loop(self):
         """Body of the background reaper; returns after stop_reaper()."""
         run_reaper(self)
@@ -397,6 +439,8 @@ cdef void set_channels(Core core, list channels):
     # a leader in its sleep watches the old rings only
     cp_publish(&core.kick, cp_peek(&core.kick) + 1)
     cp_bell_ring(core.bell[1])
+    if core.loop != NULL:
+        cp_bell_ring(core.reaper_bell[1])   # a worker's first words may come while the loop is busy
 
 
 cdef object prune(Core core):

@@ -168,6 +168,8 @@ cdef extern from "_poolcore/wait.h" nogil:
     int cp_bell_create(int *)
     void cp_bell_ring(int)
     void cp_bell_drain(int)
+    int cp_bells_watch(int, int)
+    void cp_bell_wait(int, int, int64_t)
     int cp_die_with(int)
 
     ctypedef struct cp_patience:

@@ -86,20 +86,32 @@ cdef class TaskPoolBase:
             not at all; default: the pool's ``reap_timeout``.
         """
         cdef Core core = self.core
-        cdef uint64_t before = core.reaped
-        cdef uint64_t collected = core.collected
+        cdef bint listened = False
         check_process(core)
         if timeout is ...:
             timeout = self.reap_timeout
-        poll_foreign(core)
-        reap_inline(core)
-        if inside_dispatch(core):
-            if core.collected == collected and timeout is not None:
-                wait_for(core, WAIT_COLLECTED, None, collected, deadline_after(timeout))
-            return core.collected - collected
-        if core.callbacks_in == REAPER_ONLY and core.waiting_callbacks and core.reaped == before:
-            # finished, but its callbacks are the reaper's
-            wait_for(core, WAIT_REAPED, None, before, deadline_after(timeout or 0))
-        elif core.reaped == before and timeout is not None:
-            wait_for(core, WAIT_REAPED, None, before, deadline_after(timeout))
-        return core.reaped - before
+        if core.loop == NULL or inside_dispatch(core):
+            return reap(core, timeout)
+        try:
+            listened = hush(core)
+            return reap(core, timeout)
+        finally:
+            if listened:
+                listen(core)
+
+
+cdef uint64_t reap(Core core, object timeout) except? UNLIMITED:
+    cdef uint64_t before = core.reaped
+    cdef uint64_t collected = core.collected
+    poll_foreign(core)
+    reap_inline(core)
+    if inside_dispatch(core):
+        if core.collected == collected and timeout is not None:
+            wait_for(core, WAIT_COLLECTED, None, collected, deadline_after(timeout))
+        return core.collected - collected
+    if core.callbacks_in == REAPER_ONLY and core.waiting_callbacks and core.reaped == before:
+        # finished, but its callbacks are the reaper's
+        wait_for(core, WAIT_REAPED, None, before, deadline_after(timeout or 0))
+    elif core.reaped == before and timeout is not None:
+        wait_for(core, WAIT_REAPED, None, before, deadline_after(timeout))
+    return core.reaped - before

@@ -19,7 +19,10 @@
 #include <time.h>
 #include <unistd.h>
 #ifdef __linux__
+#include <sys/epoll.h>
 #include <sys/eventfd.h>
+#else
+#include <sys/event.h>
 #endif
 
 static inline uint64_t cp_now(void)
@@ -141,6 +144,31 @@ static inline void cp_bell_drain(int fd)
     uint64_t count[8];
     while (read(fd, count, sizeof count) == (ssize_t)sizeof count)
         ;
+}
+
+/* A descriptor that is readable while either bell is rung; -1 with errno. */
+static inline int cp_bells_watch(int first, int second)
+{
+#ifdef __linux__
+    struct epoll_event event = {.events = EPOLLIN};
+    int fd = epoll_create1(EPOLL_CLOEXEC);
+    if (fd >= 0 && (epoll_ctl(fd, EPOLL_CTL_ADD, first, &event) < 0 ||
+                    epoll_ctl(fd, EPOLL_CTL_ADD, second, &event) < 0)) {
+#else
+    struct kevent events[2];
+    int fd = kqueue();
+    EV_SET(&events[0], first, EVFILT_READ, EV_ADD, 0, 0, NULL);
+    EV_SET(&events[1], second, EVFILT_READ, EV_ADD, 0, 0, NULL);
+    if (fd >= 0)
+        fcntl(fd, F_SETFD, FD_CLOEXEC);
+    if (fd >= 0 && kevent(fd, events, 2, NULL, 0, NULL) < 0) {
+#endif
+        int e = errno;
+        close(fd);
+        errno = e;
+        return -1;
+    }
+    return fd;
 }
 
 /* Sleeps until one of one or two bells is rung (second may be -1), a signal

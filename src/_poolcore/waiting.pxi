@@ -4,7 +4,8 @@
 # follow: they sleep on a lock of their own until notify() finds that their
 # condition holds. Who stops leading promotes a follower. The background reaper
 # waits like everybody else, but a caller takes the lead from it at once, and it
-# keeps away while callers are busy.
+# keeps away while callers are busy. An event loop of the user's may lead in its
+# stead (eventloop.pxi).
 
 cdef enum WaitKind:
     WAIT_SLOT           # room below the limit
@@ -15,6 +16,7 @@ cdef enum WaitKind:
     WAIT_DRAINED        # nothing pending
     WAIT_DISPATCHER     # nobody runs callbacks
     WAIT_REAPER         # the reaper has something to dispatch, or shall end
+    WAIT_LOOP           # an event loop: something was collected since it looked
 
 cdef struct Waiter:
     WaitKind kind
@@ -74,6 +76,9 @@ cdef bint holds(Core core, Waiter *w) noexcept:
         return core.dispatcher == 0
     if w.kind == WAIT_DRAINED:
         return core.in_flight == 0 and (w.inside_dispatch or core.waiting_callbacks == 0)
+    if w.kind == WAIT_LOOP:
+        return core.loop_listens and (core.collected != core.loop_seen or
+            core.undelivered.first != NULL and core.dispatcher == 0)
     return reaper_is_done(core) or (
         core.undelivered.first != NULL and core.dispatcher == 0 and core.callbacks_in != CALLER_ONLY)
 
@@ -107,6 +112,8 @@ cdef void notify(Core core) noexcept:
                     continue
             if w == core.reaper:
                 call_reaper(core)
+            elif w.kind == WAIT_LOOP:
+                ring_loop(core)
             elif w == core.leader:
                 kick_leader(core)
             else:
@@ -159,7 +166,7 @@ cdef int wait_for(Core core, WaitKind kind, AsyncResult job, uint64_t target, in
                 if left <= 0:
                     return 0
             left = sooner(left, next_poll)
-            if core.leader == NULL or core.leader == core.reaper:
+            if core.leader == NULL or stands_by(core, core.leader):
                 lead(core, &w, sooner(left, LONGEST_SLEEP))
             else:
                 follow(&w, sooner(left, LONGEST_SLEEP))
@@ -193,7 +200,7 @@ cdef void enter(Core core, Waiter *w) noexcept:
     if w.next != NULL:
         w.next.prev = w
     core.waiters = w
-    if w.kind != WAIT_REAPER:
+    if not stands_by(core, w):
         cp_bump(&core.inside, 1)
 
 
@@ -204,7 +211,7 @@ cdef void leave(Core core, Waiter *w) noexcept:
         core.waiters = w.next
     if w.next != NULL:
         w.next.prev = w.prev
-    if w.kind == WAIT_REAPER:
+    if stands_by(core, w):
         return
     cp_poke(&core.inside, cp_peek(&core.inside) - 1)
     promote(core)
@@ -220,18 +227,27 @@ cdef void promote(Core core) noexcept:
             wake(other)
             return
         other = other.next
-    if core.reaper == NULL:
-        return
-    if core.reaper_polls:
-        arm_reaper(core)
-    else:
-        wake(core.reaper)
+    if core.loop != NULL:
+        if core.loop_listens:
+            arm(core, core.loop)
+            if core.imbalanced or core.backlog.count:
+                hurry_lookout(core)
+    elif core.reaper != NULL:
+        if core.reaper_polls:
+            arm(core, core.reaper)
+        else:
+            wake(core.reaper)
 
 
-cdef void arm_reaper(Core core) noexcept:
-    """The reaper still sleeps on the doorbell: it leads again."""
+cdef inline bint stands_by(Core core, Waiter *w) noexcept:
+    """It leads only while no caller does."""
+    return w.kind == WAIT_REAPER or w.kind == WAIT_LOOP
+
+
+cdef void arm(Core core, Waiter *w) noexcept:
+    """One that sleeps at the doorbell meanwhile leads again."""
     cdef cp_any look
-    core.leader = core.reaper
+    core.leader = w
     what_leader_awaits(core, core.table, &look)
     core.epoch += 1
     cp_publish(&core.control.parent_epoch, core.epoch)
@@ -254,8 +270,7 @@ cdef void lead(Core core, Waiter *w, int64_t timeout) noexcept:
     cdef cp_patience *patience = &core.patience
     cdef bint parked = False
     cdef int second_bell = -1
-    cdef int64_t own_look
-    if core.leader != NULL:             # the reaper, parked: no more rings for it
+    if core.leader != NULL:             # one that stands by: no more rings for it
         cp_publish(&core.control.parent_epoch, 0)
     core.leader = w
     if w == core.reaper:
@@ -263,15 +278,7 @@ cdef void lead(Core core, Waiter *w, int64_t timeout) noexcept:
         patience = &core.reaper_patience
         second_bell = core.reaper_bell[0]
     what_leader_awaits(core, table, &look)
-    if core.in_flight:                  # not everything that may happen rings
-        own_look = core.look_after if core.imbalanced or core.backlog.count else max(
-            core.look_after, LAZY_LOOK_NS)
-        timeout = sooner(timeout, own_look)
-    elif w == core.reaper:              # until it is clear that nothing goes on
-        core.reaper_sleeps = core.quiet_looks >= QUIET_LOOKS
-        core.quiet_looks += 1
-        if not core.reaper_sleeps:
-            timeout = sooner(timeout, LONGEST_LOOK_NS)
+    timeout = sooner(timeout, own_look(core, w))
     core.epoch += 1
     cdef uint64_t epoch = core.epoch
     with nogil:
@@ -288,6 +295,23 @@ cdef void lead(Core core, Waiter *w, int64_t timeout) noexcept:
     if parked and core.in_flight and not cp_any_pending(&look):
         core.look_after = min(2 * core.look_after, LONGEST_LOOK_NS)
         look_at_unclaimed(core)
+
+
+cdef int64_t own_look(Core core, Waiter *w) noexcept:
+    """ns until the leader, or the reaper in its stead, looks without having been
+    rung; -1: never."""
+    if core.in_flight:                  # not everything that may happen rings
+        if core.imbalanced or core.backlog.count:
+            return core.look_after
+        return max(core.look_after, LAZY_LOOK_NS)
+    if w != core.reaper:
+        return -1
+    if core.loop != NULL and somebody_starts(core.table):
+        return LAZY_LOOK_NS
+    # until it is clear that nothing goes on
+    core.reaper_sleeps = core.quiet_looks >= QUIET_LOOKS
+    core.quiet_looks += 1
+    return -1 if core.reaper_sleeps else LONGEST_LOOK_NS
 
 
 cdef int follow(Waiter *w, int64_t timeout) except -1:
@@ -337,6 +361,9 @@ cdef int wait_as_reaper(Core core, Waiter *w) except -1:
     cp_poke(&core.reaper_due, 0)
     left = poll_foreign(core)
     if holds(core, w):
+        return 0
+    if core.loop != NULL:
+        look_out(core, w, left)
         return 0
     with nogil:
         keep_away(core)

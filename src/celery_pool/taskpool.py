@@ -284,7 +284,7 @@ class TaskPool(TaskPoolBase):
             except BaseException:
                 self._core = self._new_core(core.limit, core.last_tid)
                 raise
-            core.state = PoolState.RUNNING
+            core.started()
             self._supervisor = supervisor
             self._finalizer = util.Finalize(self, _end, args=(core, supervisor), exitpriority=15)
 
@@ -487,6 +487,26 @@ class TaskPool(TaskPoolBase):
             self._core.run_callbacks(errbacks, ret_value.exception, meta)
         else:
             self._core.run_callbacks(callbacks, ret_value, meta)
+
+    def fileno(self) -> int:
+        """A descriptor for an event loop (`select`, `poll`, `epoll`, asyncio's
+        ``add_reader``): readable from when a task has ended, however, until
+        ``reap()`` is called, by whomever. ``reap(timeout=0)`` then runs the
+        callbacks, in the loop's thread, without waiting.
+
+        Level-triggered: a task that has ended before the loop begins to wait makes
+        it readable as well. It may be so without need. The caller must neither read
+        from it nor close it. From the first call on the pool's own thread leaves
+        the results to the loop.
+
+        The same descriptor until the pool ends; :meth:`run` after that, or after a
+        failed :meth:`run`, comes with another.
+
+        :raises PoolError: the pool was not made with ``callbacks_in="caller"``.
+
+        Thread-safe; a forked child has no such descriptor (:exc:`WrongProcess`).
+        """
+        return self._core.fileno()
 
     def get_worker_pids(self) -> list[int]:
         """The process ids of the workers."""

@@ -1,0 +1,109 @@
+# An event loop of the user's (asyncio, selectors, ...) as the one that collects.
+#
+# It sleeps in its own select(), on a descriptor that is readable while our
+# doorbell or a bell of its own is rung. To the rest of us it is one more waiter:
+# while it listens and no caller leads it is the leader, parked; the workers ring
+# the doorbell once an epoch. Its own bell is for what does not come over a ring,
+# and for what other threads have collected.
+#
+# Whoever drains the doorbell while the loop leads (hush) lets it listen again
+# with a new epoch, and looks once more: so nothing is lost between the two.
+# While there is a loop, the background reaper never leads: it looks by the
+# clock, for what rings no bell.
+
+cdef int watched_fd(Core core) except -1:
+    if core.callbacks_in != CALLER_ONLY:
+        raise _errors.PoolError(
+            "fileno() needs callbacks_in='caller': the pool would run callbacks in its own thread, too")
+    if core.loop_fd < 0:
+        with _forkguard.lock:
+            if core.loop_bell[0] < 0:
+                check_fd(cp_bell_create(core.loop_bell))
+            core.loop_fd = check_fd(cp_bells_watch(core.bell[0], core.loop_bell[0]))
+    if core.state != IDLE and core.state != STARTING:   # else the reaper hears of the workers' start
+        watch(core)
+    return core.loop_fd
+
+
+cdef int watch(Core core) except -1:
+    """From now on a loop waits at loop_fd."""
+    cdef Waiter *loop
+    if core.loop != NULL:
+        return 0
+    loop = <Waiter *> PyMem_Calloc(1, sizeof(Waiter))
+    if loop == NULL:
+        raise MemoryError()
+    loop.kind = WAIT_LOOP
+    core.loop = loop
+    enter(core, core.loop)
+    if core.leader != NULL and core.leader == core.reaper:
+        cp_publish(&core.control.parent_epoch, 0)
+        core.leader = NULL
+    call_reaper(core)
+    listen(core)
+    return 0
+
+
+cdef inline void ring_loop(Core core) noexcept:
+    if not core.loop_rung:
+        core.loop_rung = True
+        cp_bell_ring(core.loop_bell[1])
+
+
+cdef bint hush(Core core) noexcept:
+    """The loop looks by itself from now on; its descriptor is readable no more.
+    Returns whether it listened."""
+    cdef bint listened = core.loop_listens
+    core.loop_listens = False
+    if core.loop_rung:
+        core.loop_rung = False
+        cp_bell_drain(core.loop_bell[0])
+    if core.leader == core.loop:
+        core.leader = NULL
+        cp_publish(&core.control.parent_epoch, 0)
+    if core.leader == NULL:             # else it is for the leader
+        cp_bell_drain(core.bell[0])
+    return listened
+
+
+cdef void listen(Core core) noexcept:
+    """The loop is about to sleep: it hears of everything that it has not seen."""
+    core.loop_listens = True
+    core.loop_seen = core.collected
+    promote(core)
+    if holds(core, core.loop):
+        ring_loop(core)
+
+
+cdef void look_out(Core core, Waiter *w, int64_t timeout) noexcept:
+    """The reaper's wait while there is a loop: `timeout` ns at most (<0: without
+    limit), until the clock or somebody calls."""
+    cdef cp_any look
+    cdef uint64_t collected = core.collected
+    timeout = sooner(timeout, own_look(core, w))
+    core.lookout_at = UNLIMITED if timeout < 0 else cp_now() + <uint64_t> timeout
+    core.reaper_polls = True
+    with nogil:
+        cp_bell_wait(core.reaper_bell[0], -1, timeout)
+    core.reaper_polls = core.reaper_sleeps = False
+    cp_bell_drain(core.reaper_bell[0])
+    what_leader_awaits(core, core.table, &look)
+    if core.in_flight and not cp_any_pending(&look):
+        if core.collected == collected:
+            core.look_after = min(2 * core.look_after, LONGEST_LOOK_NS)
+        look_at_unclaimed(core)
+
+
+cdef void hurry_lookout(Core core) noexcept:
+    """Something has to be looked at sooner than the reaper knows."""
+    if core.lookout_at > cp_now() + 2 * <uint64_t> core.look_after:
+        core.lookout_at = 0
+        cp_bell_ring(core.reaper_bell[1])
+
+
+cdef bint somebody_starts(Table table) noexcept:
+    cdef uint32_t i
+    for i in range(table.count):
+        if not (<Channel> table.items[i]).greeted:
+            return True
+    return False
