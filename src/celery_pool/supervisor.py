@@ -156,12 +156,8 @@ class Supervisor:
 
     # ---- called by the facade ----
 
-    def start(self) -> None:
-        """Starts everything; returns when all workers are ready.
-
-        :raises StartError: not within ``start_timeout``, or a worker died.
-        :raises Exception: what the initializer raised.
-        """
+    def begin(self) -> None:
+        """Starts everything. :meth:`await_ready` has to follow."""
         try:
             # from the caller's thread and before our own: a fork here is as safe
             # as the embedding program lets it be
@@ -175,6 +171,13 @@ class Supervisor:
         self.core.supervisor_bell = self._ring
         self._supervisor.start()
         self._reaper.start()
+
+    def await_ready(self) -> None:
+        """Returns when all workers are ready.
+
+        :raises StartError: not within ``start_timeout``, or a worker died.
+        :raises Exception: what the initializer raised.
+        """
         try:
             if not self.started.wait(self.policy.start_timeout):
                 self._fail_start(self._too_slow())

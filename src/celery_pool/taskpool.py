@@ -272,21 +272,34 @@ class TaskPool(TaskPoolBase):
         """
         self._core.check_process()
         with self._run_lock:
-            if self._supervisor is not None and not self._supervisor.has_ended:
-                raise PoolRunning("the pool is running, or has not ended yet")
-            core = self._core
-            if core.state != PoolState.IDLE:
-                core = self._core = self._new_core(core.limit, core.last_tid)
-            core.state = PoolState.STARTING
-            supervisor = Supervisor(core, self._plan, self._policy, self._context, self.processes)
-            try:
-                supervisor.start()
-            except BaseException:
-                self._core = self._new_core(core.limit, core.last_tid)
-                raise
-            core.started()
-            self._supervisor = supervisor
-            self._finalizer = util.Finalize(self, _end, args=(core, supervisor), exitpriority=15)
+            self._await_start(self._begin_start())
+
+    def _begin_start(self) -> Supervisor:
+        """The part of run() that forks; it waits for nothing."""
+        if self._supervisor is not None and not self._supervisor.has_ended:
+            raise PoolRunning("the pool is running, or has not ended yet")
+        core = self._core
+        if core.state != PoolState.IDLE:
+            core = self._core = self._new_core(core.limit, core.last_tid)
+        core.state = PoolState.STARTING
+        supervisor = Supervisor(core, self._plan, self._policy, self._context, self.processes)
+        try:
+            supervisor.begin()
+        except BaseException:
+            self._core = self._new_core(core.limit, core.last_tid)
+            raise
+        return supervisor
+
+    def _await_start(self, supervisor: Supervisor) -> None:
+        core = supervisor.core
+        try:
+            supervisor.await_ready()
+        except BaseException:
+            self._core = self._new_core(core.limit, core.last_tid)
+            raise
+        core.started()
+        self._supervisor = supervisor
+        self._finalizer = util.Finalize(self, _end, args=(core, supervisor), exitpriority=15)
 
     def close(self) -> None:
         """No new tasks; those in flight go on. Idempotent."""
@@ -329,16 +342,21 @@ class TaskPool(TaskPoolBase):
         interrupted a call of this pool, errbacks run after the handler.
         """
         self._core.check_process()
+        supervisor = self._kill()
+        if supervisor is not None:
+            supervisor.join(None)
+            if not supervisor.core.inside_call:
+                self._has_ended(supervisor.core, supervisor)
+
+    def _kill(self) -> Supervisor | None:
+        """The part of terminate() that does not wait. None: the pool was never run."""
         core, supervisor = self._core, self._supervisor
-        if supervisor is None:
-            return
-        if core.state != PoolState.BROKEN or supervisor.phase is Phase.ENDED:
-            core.state = PoolState.TERMINATED
-        core.wake()
-        supervisor.kill()
-        supervisor.join(None)
-        if not core.inside_call:
-            self._has_ended(core, supervisor)
+        if supervisor is not None:
+            if core.state != PoolState.BROKEN or supervisor.phase is Phase.ENDED:
+                core.state = PoolState.TERMINATED
+            core.wake()
+            supervisor.kill()
+        return supervisor
 
     def drain(self, timeout: float | None = None) -> DrainReport:
         """What a consumer needs on SIGTERM: takes no new tasks, waits at most

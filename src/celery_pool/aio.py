@@ -1,0 +1,704 @@
+"""AsyncTaskPool: a TaskPool for asyncio, driven by the event loop itself.
+
+No thread stands between: the loop watches the pool's descriptor
+(:meth:`TaskPool.fileno`), and what it finds there it dispatches in its own thread.
+While tasks are in flight it looks a few times by itself, once each round of the
+loop, before it waits for the descriptor: the next result is often there already.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import datetime
+import sys
+import threading
+import time
+import weakref
+from collections import deque
+from collections.abc import AsyncGenerator, AsyncIterable, Callable, Coroutine, Iterable, Mapping
+from types import TracebackType
+from typing import Any, ParamSpec, Self, TypeVar
+
+from ._poolcore import AsyncResult, PoolState
+from .errors import PoolFull, PoolNotRunning, PoolRunning
+from .taskpool import Statistics, TaskPool
+
+P = ParamSpec("P")
+T = TypeVar("T")
+
+#: Rounds of the loop in which the pool looks in vain before it waits for its descriptor.
+LOOKS = 10
+#: Seconds; had it slept no longer than this, it should have gone on looking.
+SHORT_SLEEP = 100e-6
+
+_NO_OPTIONS: dict[str, Any] = {}
+
+
+class AsyncTaskPool:
+    """A :class:`TaskPool` whose results are awaited.
+
+    ::
+
+        async with AsyncTaskPool(limit=64, processes=4) as pool:
+            value = await pool.submit(function, 1, 2)
+            async for value in pool.imap_unordered(function, values):
+                ...
+
+    :param limit: most tasks in flight before :meth:`submit` waits; None: no limit.
+    :param kill_on_cancel: what cancelling the awaiting task means for one that a
+        worker runs already: True: it is killed, as by ``AsyncResult.terminate``;
+        False: it goes on, its result is dropped. One that has not started is taken
+        back in any case.
+    :param options: those of :class:`TaskPool`, but for ``callbacks_in`` and
+        ``reap_timeout``.
+
+    It belongs to the event loop that runs :meth:`start` (or ``async with``), and is
+    used from that loop's thread alone; from elsewhere its methods raise
+    RuntimeError. After its end it may be started again, by another loop as well.
+    """
+
+    def __init__(self, limit: int | None, *, kill_on_cancel: bool = True, **options: Any) -> None:
+        for name in ("callbacks_in", "reap_timeout"):
+            if name in options:
+                raise TypeError(f"{name} is not for AsyncTaskPool: the event loop decides it")
+        self._kill_on_cancel = kill_on_cancel
+        self._fd = -1  # watched by the loop
+        self._pool = TaskPool(limit, callbacks_in="caller", **options)
+        self._apply = self._pool.apply_async
+        self._core = self._pool._core
+        self._limit = _limit_of(limit)
+        self._loop: asyncio.AbstractEventLoop | None = None
+        self._starting = False
+        self._submitters: deque[asyncio.Future[None]] = deque()  # they wait for a slot
+        self._granted = 0  # slots given to submitters that have not taken them yet
+        self._drained: list[asyncio.Future[None]] = []  # they wait until nothing is pending
+        self._awake = False  # looks by itself
+        self._looks = 0  # in vain, since it woke
+        self._most_looks = LOOKS
+        self._asleep_since = 0.0
+
+    # ---- life ----
+
+    async def start(self) -> None:
+        """Starts the workers; returns when each has finished its initializer.
+
+        Under ``fork`` the template is forked in the loop's own thread, which takes
+        as long as a fork of this program takes; all else is waited for elsewhere,
+        and the loop goes on. If cancelled, waits for the workers and ends them.
+
+        :raises PoolRunning: it runs already (or has not ended yet).
+        :raises StartError: not ready within ``start_timeout``, or a worker died.
+        :raises Exception: what the initializer raised. No process is left then.
+        """
+        loop = asyncio.get_running_loop()
+        if self._starting:
+            raise PoolRunning("the pool is being started")
+        pool = self._pool
+        self._starting = True
+        try:
+            if pool._context.get_start_method() == "fork":
+                # a thread that forks leaves the child with what others have locked
+                supervisor = pool._begin_start()
+                self._unwatch()
+                await _in_thread(pool._await_start, supervisor)
+            else:
+                await _in_thread(pool.run)
+                self._unwatch()
+        except asyncio.CancelledError:
+            await _in_thread(pool.terminate)
+            raise
+        finally:
+            self._starting = False
+            self._core = pool._core
+        self._loop = loop
+        self._granted = 0
+        self._awake = False
+        self._fd = pool.fileno()
+        loop.add_reader(self._fd, _on_readable, weakref.ref(self))
+
+    def close(self) -> None:
+        """No new tasks; those in flight go on, those that wait for a slot fail with
+        PoolClosed. Idempotent."""
+        self._check_loop()
+        self._pool.close()
+        self._grant()
+
+    async def join(self, timeout: float | None = None) -> bool:
+        """Waits until all tasks have ended and all workers are gone.
+
+        :param timeout: seconds at most; None: without limit.
+        :returns: whether that is so.
+        :raises ValueError: the pool was neither closed nor terminated.
+        """
+        if self._loop is None:
+            return True
+        self._check_loop()
+        core = self._core
+        if core.state == PoolState.RUNNING:
+            raise ValueError("join() needs close() or terminate() first")
+        deadline = None if timeout is None else time.monotonic() + timeout
+        if core.pending:  # in the loop: it runs the callbacks
+            drained = self._loop.create_future()
+            self._drained.append(drained)
+            try:
+                async with asyncio.timeout(timeout):
+                    await drained
+            except TimeoutError:
+                return False
+        left = None if deadline is None else max(0.0, deadline - time.monotonic())
+        if not await _in_thread(self._pool.join, left, abandon=True):
+            return False
+        self._unwatch()
+        return True
+
+    async def terminate(self) -> None:
+        """Kills the workers; what was in flight fails with PoolTerminated. Idempotent,
+        and bounded in time; cancelling it does not shorten it."""
+        if self._loop is None:
+            return
+        self._check_loop()
+        supervisor = self._pool._kill()
+        self._grant()
+        try:
+            if supervisor is not None:
+                await _in_thread(supervisor.join, None)
+        finally:
+            # at once now; in this thread, since it runs the callbacks
+            self._pool.terminate()
+            self._after_reap()
+            self._unwatch()
+
+    async def __aenter__(self) -> Self:
+        await self.start()
+        return self
+
+    async def __aexit__(
+        self,
+        exc_type: type[BaseException] | None,
+        exc: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        if exc_type is not None:
+            await self.terminate()
+            return
+        self.close()
+        try:
+            await self.join()
+        except BaseException:
+            await self.terminate()
+            raise
+
+    def __del__(self) -> None:
+        # the pool itself warns, and ends its workers
+        if self._fd >= 0:
+            self._unwatch()
+
+    def __repr__(self) -> str:
+        return f"<{type(self).__name__} of {self._pool!r}>"
+
+    # ---- tasks ----
+
+    def submit(
+        self, fn: Callable[P, T], /, *args: P.args, **kwargs: P.kwargs
+    ) -> Coroutine[Any, Any, T]:
+        """``await pool.submit(fn, *args, **kwargs)`` runs ``fn(*args, **kwargs)`` in a
+        worker and returns its result, or raises what it raised.
+
+        If the pool is full, waits for a slot, first come first served. If the
+        awaiting task is cancelled (by ``asyncio.timeout`` as well), so is the pool's:
+        see ``kill_on_cancel``.
+
+        :raises WorkerLostError, TimeLimitExceeded, ...: as an AsyncResult's ``get``.
+        :raises PoolNotRunning, PoolClosed, PoolTerminated, CrashLoopError: the pool
+            takes no tasks.
+        :raises PayloadTooLarge: the arguments alone take more than ``max_bytes``.
+        :raises RuntimeError: called outside of the pool's event loop.
+        """
+        return self._run(fn, args, kwargs, _NO_OPTIONS)
+
+    def apply(
+        self,
+        fn: Callable[..., T],
+        args: Iterable[Any] = (),
+        kwargs: Mapping[str, Any] | None = None,
+        *,
+        soft_timeout: float | None = None,
+        timeout: float | None = None,
+        expires: float | datetime.datetime | None = None,
+    ) -> Coroutine[Any, Any, T]:
+        """As :meth:`submit`, with limits for this task.
+
+        :param soft_timeout: seconds after its start when SoftTimeLimitExceeded is
+            raised inside the task.
+        :param timeout: seconds after its start when it is killed; it fails with
+            TimeLimitExceeded.
+        :param expires: seconds from its submission (when it has a slot), or a
+            datetime; if it has not started by then, it fails with TaskExpired.
+        """
+        return self._run(fn, args, kwargs, _options(soft_timeout, timeout, expires))
+
+    def imap_unordered(
+        self,
+        fn: Callable[[Any], T],
+        iterable: Iterable[Any] | AsyncIterable[Any],
+        *,
+        buffersize: int | None = None,
+        return_exceptions: bool = False,
+        soft_timeout: float | None = None,
+        timeout: float | None = None,
+        expires: float | datetime.datetime | None = None,
+    ) -> AsyncGenerator[T, None]:
+        """``async for value in pool.imap_unordered(fn, iterable)``: the results of
+        ``fn(item)``, each as soon as it is there.
+
+        The iterable is consumed as results are taken: at most `buffersize` tasks are
+        in flight or wait to be taken. A plain iterable's ``next`` runs in the loop's
+        thread; an asynchronous one is iterated by a task of its own, one item ahead.
+
+        :param buffersize: default: the pool's limit, or twice its processes.
+        :param return_exceptions: yield the exceptions of tasks that fail. Otherwise
+            the first one is raised, and the rest are cancelled.
+        :param soft_timeout, timeout, expires: of each task, as in :meth:`apply`.
+
+        Its ``aclose()`` cancels the rest. After a ``break`` the event loop does that
+        when the generator is collected; ``contextlib.aclosing`` does it at once.
+        """
+        if buffersize is None:
+            buffersize = self._pool.limit or 2 * self._pool.processes
+        elif buffersize < 1:
+            raise ValueError(f"buffersize must be at least 1, not {buffersize}")
+        if not isinstance(iterable, AsyncIterable):
+            iterable = iter(iterable)
+        return self._stream(
+            fn, iterable, buffersize, return_exceptions, _options(soft_timeout, timeout, expires)
+        )
+
+    @property
+    def limit(self) -> int | None:
+        """Most tasks in flight; None: no limit. May be set at any time."""
+        return self._pool.limit
+
+    @limit.setter
+    def limit(self, limit: int | None) -> None:
+        self._pool.limit = limit
+        self._limit = _limit_of(limit)
+        if self._loop is not None:
+            self._check_loop()
+            self._grant()
+
+    def full(self) -> bool:
+        """True if the number in flight has reached the limit; constant time."""
+        return self._pool.full()
+
+    def grow(self, n: int = 1) -> None:
+        """Keeps `n` workers more. ValueError if the limit is too low for them."""
+        self._pool.grow(n)
+
+    def shrink(self, n: int = 1) -> None:
+        """Lets `n` workers go, as :meth:`TaskPool.shrink`."""
+        self._pool.shrink(n)
+
+    def get_worker_pids(self) -> list[int]:
+        """The process ids of the workers."""
+        return self._pool.get_worker_pids()
+
+    def statistics(self) -> Statistics:
+        """A snapshot of the pool's counters since :meth:`start`."""
+        return self._pool.statistics()
+
+    # ---- one task ----
+
+    async def _run(
+        self,
+        fn: Callable[..., Any],
+        args: Iterable[Any],
+        kwargs: Mapping[str, Any] | None,
+        options: dict[str, Any],
+    ) -> Any:
+        future: asyncio.Future[Any] = self._check_loop().create_future()
+        if self._submitters or self._core.in_flight + self._granted >= self._limit:
+            await self._slot()
+        while True:
+            try:
+                job = self._place(fn, args, kwargs, _succeed, _fail, future, options)
+                break
+            except PoolFull:  # max_bytes
+                await self._slot_in_front()
+        try:
+            return await future
+        except (asyncio.CancelledError, GeneratorExit):
+            self._abandon(job)
+            raise
+
+    def _place(
+        self,
+        fn: Callable[..., Any],
+        args: Iterable[Any],
+        kwargs: Mapping[str, Any] | None,
+        succeed: Callable[[Any, Any], None],
+        fail: Callable[[Any, Any], None],
+        meta: Any,
+        options: dict[str, Any],
+    ) -> AsyncResult:
+        if not self._awake:
+            self._wake()
+        return self._apply(fn, args, kwargs, succeed, fail, None, meta, block=False, **options)
+
+    def _abandon(self, job: AsyncResult) -> None:
+        """Nobody waits for it any more."""
+        if not job.cancel() and self._kill_on_cancel:
+            job.terminate()
+
+    # ---- slots ----
+
+    async def _slot(self) -> None:
+        """Waits for a slot; the caller takes it at once."""
+        waiter: asyncio.Future[None] = self._check_loop().create_future()
+        self._submitters.append(waiter)
+        self._grant()  # those in front may all have been cancelled
+        await self._granted_to(waiter)
+
+    async def _slot_in_front(self) -> None:
+        """Waits until something has ended, in front of all others."""
+        waiter: asyncio.Future[None] = self._check_loop().create_future()
+        self._submitters.appendleft(waiter)
+        await self._granted_to(waiter)
+
+    async def _granted_to(self, waiter: asyncio.Future[None]) -> None:
+        try:
+            if not waiter.done():
+                await waiter
+        except BaseException:
+            if waiter.done() and not waiter.cancelled():
+                self._granted -= 1  # just now: for the next one
+                self._grant()
+            else:
+                waiter.cancel()
+            raise
+        self._granted -= 1
+
+    def _grant(self) -> None:
+        """Gives free slots to those who wait; a pool that takes no tasks tells each so."""
+        submitters = self._submitters
+        core = self._core
+        while submitters and (
+            core.in_flight + self._granted < self._limit or core.state != PoolState.RUNNING
+        ):
+            waiter = submitters.popleft()
+            if not waiter.done():
+                self._granted += 1
+                waiter.set_result(None)
+
+    # ---- results ----
+
+    def _wake(self) -> None:
+        """From now on it looks by itself."""
+        assert self._loop is not None
+        self._awake = True
+        self._looks = 0
+        self._core.hush()
+        self._loop.call_soon(self._look)
+
+    def _on_readable(self) -> None:
+        if self._awake:
+            self._core.hush()  # rung before it woke
+            return
+        slept = time.monotonic() - self._asleep_since
+        self._most_looks = LOOKS if slept < SHORT_SLEEP else self._most_looks // 2
+        self._wake()
+
+    def _look(self) -> None:
+        core = self._core
+        if core.poll():
+            self._looks = 0
+        else:
+            self._looks += 1
+        self._after_reap()
+        if not core.pending or self._looks > self._most_looks or self._loop is None:
+            self._awake = False
+            self._asleep_since = time.monotonic()
+            core.listen()
+        else:
+            self._loop.call_soon(self._look)
+
+    def _after_reap(self) -> None:
+        if self._submitters:
+            self._grant()
+        if self._drained and not self._core.pending:
+            for future in self._drained:
+                if not future.done():
+                    future.set_result(None)
+            self._drained.clear()
+
+    # ---- streams ----
+
+    async def _stream(
+        self,
+        fn: Callable[[Any], Any],
+        iterable: Any,
+        buffersize: int,
+        return_exceptions: bool,
+        options: dict[str, Any],
+    ) -> AsyncGenerator[Any, None]:
+        loop = self._check_loop()
+        stream = _Stream()
+        source: _Source | _AsyncSource
+        if isinstance(iterable, AsyncIterable):
+            source = _AsyncSource(loop, iterable, stream)
+        else:
+            source = _Source(iterable)
+        jobs = stream.jobs
+        key = 0
+        try:
+            while True:
+                while len(jobs) + len(stream.done) < buffersize and source.ready():
+                    if self._submitters or self._core.in_flight + self._granted >= self._limit:
+                        if jobs or stream.done:
+                            break
+                        await self._slot()
+                    key += 1
+                    try:
+                        job = self._place(
+                            fn, (source.item,), None, stream.succeed, stream.fail, key, options
+                        )
+                    except PoolFull:
+                        if jobs or stream.done:
+                            break
+                        await self._slot_in_front()
+                        continue
+                    source.take()
+                    if not job.ready():
+                        jobs[key] = job
+                if stream.done:
+                    success, value = stream.done.popleft()
+                    if success or return_exceptions:
+                        yield value
+                        continue
+                    try:
+                        raise value
+                    finally:
+                        del value  # its traceback holds this frame
+                if not jobs and source.exhausted:
+                    return
+                await stream.change(loop)
+        finally:
+            stream.closed = True
+            source.close()
+            for job in list(jobs.values()):
+                self._abandon(job)
+
+    # ---- the loop ----
+
+    def _check_loop(self) -> asyncio.AbstractEventLoop:
+        loop = self._loop
+        running = asyncio.get_running_loop()
+        if running is not loop:
+            if loop is None:
+                raise PoolNotRunning("the pool is not running: use `async with`, or await start()")
+            raise RuntimeError(f"{self!r} belongs to another event loop")
+        return running
+
+    def _unwatch(self) -> None:
+        """The loop lets go of the descriptor."""
+        fd, self._fd = self._fd, -1
+        loop = self._loop
+        if fd < 0 or loop is None or loop.is_closed():
+            return
+        try:
+            running = asyncio.get_running_loop()
+        except RuntimeError:
+            running = None
+        if running is loop or not loop.is_running():
+            loop.remove_reader(fd)
+        else:  # collected in another thread; the core keeps the descriptor until then
+            loop.call_soon_threadsafe(_remove_reader, loop, fd, self._core)
+
+
+class _Stream:
+    """What has become of the tasks of one imap_unordered."""
+
+    def __init__(self) -> None:
+        self.jobs: dict[int, AsyncResult] = {}
+        self.done: deque[tuple[bool, Any]] = deque()
+        self.closed = False
+        self._waiter: asyncio.Future[None] | None = None
+
+    def succeed(self, value: Any, key: int) -> None:
+        self._ended(True, value, key)
+
+    def fail(self, error: Any, key: int) -> None:
+        self._ended(False, error, key)
+
+    def _ended(self, success: bool, value: Any, key: int) -> None:
+        self.jobs.pop(key, None)
+        if not self.closed:
+            self.done.append((success, value))
+            self.wake()
+
+    def wake(self) -> None:
+        if self._waiter is not None and not self._waiter.done():
+            self._waiter.set_result(None)
+
+    async def change(self, loop: asyncio.AbstractEventLoop) -> None:
+        self._waiter = loop.create_future()
+        try:
+            await self._waiter
+        finally:
+            self._waiter = None
+
+
+class _Source:
+    """The next item of a plain iterable."""
+
+    def __init__(self, iterator: Any) -> None:
+        self._iterator = iterator
+        self._filled = False
+        self.item: Any = None
+        self.exhausted = False
+
+    def ready(self) -> bool:
+        """Whether there is an item."""
+        if not self._filled and not self.exhausted:
+            try:
+                self.item = next(self._iterator)
+                self._filled = True
+            except StopIteration:
+                self.exhausted = True
+        return self._filled
+
+    def take(self) -> None:
+        self.item = None
+        self._filled = False
+
+    def close(self) -> None:
+        pass
+
+
+class _AsyncSource:
+    """The next item of an asynchronous iterable, which a task of its own fetches."""
+
+    def __init__(
+        self, loop: asyncio.AbstractEventLoop, iterable: AsyncIterable[Any], stream: _Stream
+    ) -> None:
+        self._iterable = iterable
+        self._stream = stream
+        self._loop = loop
+        self._filled = False
+        self._taken: asyncio.Future[None] | None = None
+        self.item: Any = None
+        self._feeder = loop.create_task(self._feed())
+
+    async def _feed(self) -> None:
+        try:
+            async for item in self._iterable:
+                self.item = item
+                self._filled = True
+                self._taken = self._loop.create_future()
+                self._stream.wake()
+                await self._taken
+        finally:
+            self._loop.call_soon(self._stream.wake)  # when the task has ended
+
+    @property
+    def exhausted(self) -> bool:
+        return not self._filled and self._feeder.done()
+
+    def ready(self) -> bool:
+        if not self._filled and self._feeder.done():
+            self._feeder.result()  # its exception
+        return self._filled
+
+    def take(self) -> None:
+        assert self._taken is not None
+        self.item = None
+        self._filled = False
+        self._taken.set_result(None)
+
+    def close(self) -> None:
+        self._feeder.cancel()
+
+
+def _succeed(value: Any, future: asyncio.Future[Any]) -> None:
+    if not future.done():
+        future.set_result(value)
+
+
+def _fail(error: BaseException, future: asyncio.Future[Any]) -> None:
+    if not future.done():
+        if isinstance(error, StopIteration):  # no future takes it
+            error = _as_runtime_error(error)
+        future.set_exception(error)
+
+
+def _as_runtime_error(cause: StopIteration) -> RuntimeError:
+    error = RuntimeError("the task raised StopIteration")
+    error.__cause__ = cause
+    return error
+
+
+def _on_readable(reference: weakref.ref[AsyncTaskPool]) -> None:
+    pool = reference()
+    if pool is not None:
+        pool._on_readable()
+
+
+def _remove_reader(loop: asyncio.AbstractEventLoop, fd: int, core: object) -> None:
+    loop.remove_reader(fd)
+
+
+def _limit_of(limit: int | None) -> int:
+    return sys.maxsize if limit is None else limit
+
+
+def _options(
+    soft_timeout: float | None,
+    timeout: float | None,
+    expires: float | datetime.datetime | None,
+) -> dict[str, Any]:
+    if soft_timeout is None and timeout is None and expires is None:
+        return _NO_OPTIONS
+    return {"soft_timeout": soft_timeout, "timeout": timeout, "expires": expires}
+
+
+async def _in_thread(function: Callable[..., T], *args: Any, abandon: bool = False) -> T:
+    """Calls it in a thread of its own: the loop's default executor may be busy.
+
+    Cancelled, it waits for the end nevertheless, unless `abandon`.
+    """
+    loop = asyncio.get_running_loop()
+    future: asyncio.Future[T] = loop.create_future()
+
+    def body() -> None:
+        try:
+            result = function(*args)
+        except BaseException as error:
+            tell(_fail, error)
+        else:
+            tell(_succeed, result)
+
+    def tell(how: Callable[[Any, asyncio.Future[T]], None], outcome: Any) -> None:
+        try:
+            loop.call_soon_threadsafe(how, outcome, future)
+        except RuntimeError:  # the loop was closed meanwhile
+            if not loop.is_closed():
+                raise
+
+    threading.Thread(target=body, name=f"AsyncTaskPool-{function.__name__}", daemon=True).start()
+    if abandon:
+        return await future
+    cancelled: asyncio.CancelledError | None = None
+    while not future.done():
+        try:
+            await asyncio.shield(future)
+        except asyncio.CancelledError as error:
+            cancelled = error
+        except BaseException:
+            break
+    if cancelled is not None:
+        if not future.cancelled():
+            future.exception()  # it is nobody's now
+        raise cancelled
+    return future.result()
+
+
+__all__ = ["AsyncTaskPool"]
