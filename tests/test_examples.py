@@ -129,6 +129,40 @@ def test_the_consumer_drains_on_sigterm() -> None:
     assert re.fullmatch(r"\d+ delivered: .*, 0 unsettled\n", output)
 
 
+# ---- asyncio_pool.py, selectors_loop.py
+
+
+@pytest.mark.parametrize(
+    ("name", "lines"),
+    [
+        (
+            "asyncio_pool",
+            [
+                "one: 6",
+                "many: 499500",
+                "stream: 499500",
+                "left early: True",
+                "killed: a task that never ends",
+                "failed: 'NoneType' object has no attribute 'split'",
+            ],
+        ),
+        ("selectors_loop", ["answers: 0 1", "answers: 0 1 2", "answers: 0 1 2 3"]),
+    ],
+)
+def test_the_event_loops(name: str, lines: list[str]) -> None:
+    done = subprocess.run(
+        [*PYTHON, f"{name}.py"],
+        capture_output=True,
+        timeout=DEADLINE,
+        check=False,
+        cwd=EXAMPLES,
+        text=True,
+    )
+    assert done.stderr == ""
+    assert done.stdout.splitlines() == lines
+    assert done.returncode == 0
+
+
 # ---- demo.py
 
 

@@ -305,7 +305,7 @@ def test_the_pool_goes_on_while_the_loop_is_busy(loop_pool, tmp_path):
     errors, calls = Calls(), Calls()
     p.apply_async(tasks.die, errbacks=errors)
     padding = bytes(2000)
-    for i in range(200):  # many times what the ring holds
+    for _ in range(200):  # many times what the ring holds
         p.apply_async(tasks.digest, (padding,), callbacks=calls)
     path = tmp_path / "last"
     p.apply_async(tasks.append, (str(path), "x"), callbacks=calls)
@@ -487,6 +487,15 @@ def test_a_loop_beside_threads_and_kills(loop_pool, seconds):
                     os.kill(pid, signal.SIGKILL)
             time.sleep(mine.random() / 20)
 
+    def heard() -> bool:
+        """False: there is nothing left to hear of, the other one has reaped it."""
+        end = time.monotonic() + DEADLINE
+        while not select.select([fd], [], [], 0.1)[0]:
+            if p._core.pending == 0:
+                return False
+            assert time.monotonic() < end, f"nothing to be heard of {p!r}"
+        return True
+
     def other_loop() -> int:
         """Submits, waits and reaps by itself, in the way of the first."""
         mine, count = random.Random(2), 0
@@ -509,13 +518,11 @@ def test_a_loop_beside_threads_and_kills(loop_pool, seconds):
             submitted += 1
         wanted = numbers.randrange(4)
         for _ in range(wanted):
-            if not select.select([fd], [], [], DEADLINE)[0]:
-                assert p._core.pending == 0, p
+            if not heard():
                 break
             p.reap(timeout=0)
     submitted += other.result(2 * DEADLINE)
     killer.result()
-    while p._core.pending:
-        assert readable(p, DEADLINE) or not p._core.pending, p
+    while heard():
         p.reap(timeout=0)
     assert len(ends) == submitted

@@ -77,8 +77,8 @@ cdef bint holds(Core core, Waiter *w) noexcept:
     if w.kind == WAIT_DRAINED:
         return core.in_flight == 0 and (w.inside_dispatch or core.waiting_callbacks == 0)
     if w.kind == WAIT_LOOP:
-        return core.loop_listens and (core.collected != core.loop_seen or
-            core.undelivered.first != NULL and core.dispatcher == 0)
+        return core.loop_listens and (
+            core.collected != core.loop_seen or core.undelivered.first != NULL and core.dispatcher == 0)
     return reaper_is_done(core) or (
         core.undelivered.first != NULL and core.dispatcher == 0 and core.callbacks_in != CALLER_ONLY)
 

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import asyncio
 import datetime
+import os
 import sys
 import threading
 import time
@@ -57,12 +58,13 @@ class AsyncTaskPool:
     RuntimeError. After its end it may be started again, by another loop as well.
     """
 
+    _fd = -1  # watched by the loop
+
     def __init__(self, limit: int | None, *, kill_on_cancel: bool = True, **options: Any) -> None:
         for name in ("callbacks_in", "reap_timeout"):
             if name in options:
                 raise TypeError(f"{name} is not for AsyncTaskPool: the event loop decides it")
         self._kill_on_cancel = kill_on_cancel
-        self._fd = -1  # watched by the loop
         self._pool = TaskPool(limit, callbacks_in="caller", **options)
         self._apply = self._pool.apply_async
         self._core = self._pool._core
@@ -409,6 +411,8 @@ class AsyncTaskPool:
 
     def _look(self) -> None:
         core = self._core
+        if self._looks:
+            os.sched_yield()  # the worker may want for a CPU
         if core.poll():
             self._looks = 0
         else:
