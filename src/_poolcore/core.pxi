@@ -383,6 +383,11 @@ cdef class Core:
         slot. Returns the tid."""
         return add_foreign(self, result, callbacks, errbacks, tid, meta, keeper)
 
+    def add_ended(self, error, callbacks, errbacks, meta, keeper):
+        """A job that has ended already, with `error`, or with None as its result; its
+        callbacks are dispatched like those of every other. Never waits for a slot."""
+        return submit_ended(self, error, callbacks, errbacks, meta, keeper)
+
     def recover(self, Channel channel not None, reason, bint requeue=True):
         """Gives up a worker that is dead for certain.
 

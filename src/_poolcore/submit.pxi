@@ -71,6 +71,22 @@ cdef AsyncResult submit(Core core, object target, object args, object kwargs,
     return job
 
 
+cdef AsyncResult submit_ended(Core core, object error, object callbacks, object errbacks,
+                              object meta, object keeper):
+    """A job that no worker has to do with: what failed before it could be placed."""
+    cdef AsyncResult job
+    check_running(core)
+    job = new_job(core, checked_callables(callbacks, "callbacks"),
+                  checked_callables(errbacks, "errbacks"), meta, keeper)
+    job.number = fresh_number(core)
+    job.payload = error
+    job.outcome = RAW_RESULT if error is None else EXCEPTION
+    job_collected(core, job)
+    bury(core)
+    notify(core)
+    return job
+
+
 cdef inline AsyncResult new_job(Core core, object callbacks, object errbacks, object meta, object keeper):
     cdef AsyncResult job = AsyncResult.__new__(AsyncResult)
     # While in flight we hold it, so the cycle collector need not look: a million

@@ -25,6 +25,7 @@ from .errors import (
     WorkerLostError,
     WrongProcess,
 )
+from .pool import Pool
 from .taskpool import AsyncResult, DrainReport, Statistics, TaskPool
 
 __all__ = [
@@ -35,6 +36,7 @@ __all__ = [
     "ExceptionInfo",
     "MemoryLimitExceeded",
     "PayloadTooLarge",
+    "Pool",
     "PoolClosed",
     "PoolError",
     "PoolFull",

@@ -37,8 +37,8 @@ class PoolError(Exception):
     """Base of everything that this package raises by itself."""
 
 
-class PoolNotRunning(PoolError):
-    """The pool was not started."""
+class PoolNotRunning(PoolError, ValueError):
+    """The pool was not started, or, of a :class:`Pool`, takes no more tasks."""
 
 
 class PoolRunning(PoolError):

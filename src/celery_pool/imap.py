@@ -1,0 +1,239 @@
+"""imap: results one by one while a thread of its own feeds the input.
+
+    iterable -> feeder thread -> the pool -> arrived (a queue) -> next()
+
+In order, the queue holds jobs, whose end next() awaits; unordered, it holds outcomes,
+which the reaper puts there as they come.
+"""
+
+from __future__ import annotations
+
+import multiprocessing
+import multiprocessing.pool
+import queue
+import threading
+import time
+from collections import deque
+from collections.abc import Callable, Iterator
+from typing import Any
+
+from .chunks import Call
+from .errors import PoolNotRunning
+from .mapresult import until_error
+from .taskpool import TaskPool
+
+
+class Failure:
+    """Stands in the queue for an exception."""
+
+    __slots__ = ("error",)
+
+    def __init__(self, error: BaseException) -> None:
+        self.error = error
+
+
+END = Failure(StopIteration())
+
+
+class Feed:
+    """The feeder's side of one imap.
+
+    It knows nothing of the iterator, which may be dropped while the feeder works.
+
+    :param buffersize: most tasks whose outcomes have not been taken; None: no bound,
+        and the whole input is submitted as fast as it comes.
+    :param left: called once, when nothing more is submitted.
+    """
+
+    def __init__(
+        self,
+        tasks: TaskPool,
+        calls: Iterator[Call],
+        ordered: bool,
+        buffersize: int | None,
+        left: Callable[[Feed], object],
+    ) -> None:
+        self.arrived: queue.SimpleQueue[Any] = queue.SimpleQueue()
+        self.submitted = 0  # final when END has arrived
+        self.room = None if buffersize is None else threading.Semaphore(buffersize)
+        self.stopped: Callable[[], BaseException] | None = None  # why nothing more is taken
+        self.consumer = threading.get_ident()  # who took the last outcome
+        self._tasks = tasks
+        self._calls = calls
+        self._ordered = ordered
+        self._left = left
+        self._thread = threading.Thread(target=self._run, name="celery_pool-imap", daemon=True)
+
+    def start(self) -> None:
+        self._thread.start()
+
+    def stop(self, why: Callable[[], BaseException]) -> None:
+        """Takes no more input; the iterator raises ``why()`` after what is submitted.
+        Takes no lock that the feeder holds while it runs code of the user's."""
+        self.stopped = why
+        if self.room is not None:
+            self.room.release()
+
+    def check_process(self) -> None:
+        self._tasks._core.check_process()
+
+    def failed(self, error: BaseException, meta: Any = None) -> None:
+        """Also the errback of unordered tasks."""
+        self.arrived.put(Failure(error))
+
+    def _run(self) -> None:
+        errors: list[Exception] = []
+        calls = until_error(self._calls, errors)
+        try:
+            while self._has_room():
+                call = next(calls, None)
+                if call is None:
+                    break
+                self._submit(*call)
+            if errors:
+                self._fail(errors.pop())
+            elif self.stopped is not None:
+                self._fail(self.stopped())
+        except BaseException as error:  # the pool takes no more
+            self._fail(error)
+        finally:
+            self.arrived.put(END)
+            self._left(self)
+            del self._calls
+
+    def _has_room(self) -> bool:
+        if self.room is not None:
+            self.room.acquire()
+        return self.stopped is None
+
+    def _submit(self, target: Callable[..., Any], args: Any) -> None:
+        arrived = self.arrived
+        try:
+            if self._ordered:
+                arrived.put(self._tasks.apply_async(target, args))
+            else:
+                # put(outcome, meta): SimpleQueue ignores its second argument
+                self._tasks.apply_async(target, args, None, arrived.put, self.failed, None, True)
+        except Exception as error:  # it cannot be pickled; the next one may
+            ended = self._tasks._core.add_ended
+            if self._ordered:
+                arrived.put(ended(error, None, None, None, self._tasks))
+            else:
+                ended(error, None, self.failed, None, self._tasks)
+        self.submitted += 1
+
+    def _fail(self, error: BaseException) -> None:
+        self.submitted += 1
+        self.arrived.put(Failure(error))
+
+
+class IMapIterator(multiprocessing.pool.IMapIterator):  # type: ignore[type-arg]
+    """What :meth:`Pool.imap` returns. Any thread may take results from it.
+
+    An exception takes the place of its task's result (of its chunk's results); the
+    next call goes on behind it.
+    """
+
+    def __init__(self, feed: Feed, chunked: bool) -> None:
+        # nothing of the base class is used: its fields belong to multiprocessing's threads
+        self._feed = feed
+        self._chunked = chunked
+        self._returned: deque[Any] = deque()  # taken from the queue, and put back
+        self._values: deque[Any] = deque()  # the rest of a chunk
+
+    def __iter__(self) -> IMapIterator:
+        return self
+
+    def next(self, timeout: float | None = None) -> Any:
+        """The next result. multiprocessing.TimeoutError if it is not there within
+        `timeout` seconds; it can be asked for again."""
+        if self._values:
+            try:
+                return self._values.popleft()
+            except IndexError:  # another thread was faster
+                pass
+        feed = self._feed
+        feed.check_process()
+        feed.consumer = threading.get_ident()
+        value = self._take(None if timeout is None else time.monotonic() + timeout)
+        if feed.room is not None:
+            feed.room.release()
+        if type(value) is Failure:
+            raise value.error
+        if self._chunked:
+            first, *rest = value
+            self._values.extend(rest)
+            return first
+        return value
+
+    __next__ = next
+
+    def _take(self, deadline: float | None) -> Any:
+        """The next outcome: a value or a Failure. StopIteration after the last one."""
+        job = self._arrival(deadline)
+        if job is END:
+            self._feed.arrived.put(END)
+            raise StopIteration
+        if type(job) is Failure:
+            return job
+        try:
+            job.wait(None if deadline is None else max(0.0, deadline - time.monotonic()))
+            if not job.ready():
+                raise multiprocessing.TimeoutError
+            if job.successful():
+                return job.get()
+        except BaseException:
+            self._returned.appendleft(job)
+            raise
+        try:
+            job.get()
+        except BaseException as error:
+            return Failure(error)
+
+    def _arrival(self, deadline: float | None) -> Any:
+        if self._returned:
+            try:
+                return self._returned.popleft()
+            except IndexError:  # another thread was faster
+                pass
+        try:
+            if deadline is None:
+                return self._feed.arrived.get()
+            return self._feed.arrived.get(timeout=max(0.0, deadline - time.monotonic()))
+        except queue.Empty:
+            raise multiprocessing.TimeoutError from None
+
+    def __del__(self) -> None:
+        # nobody takes results any more, so there will never be room again
+        feed = getattr(self, "_feed", None)
+        if feed is not None and feed.room is not None:
+            feed.stop(_dropped)
+
+
+class IMapUnorderedIterator(IMapIterator):
+    """What :meth:`Pool.imap_unordered` returns: outcomes as they come."""
+
+    def __init__(self, feed: Feed, chunked: bool) -> None:
+        super().__init__(feed, chunked)
+        self._lock = threading.Lock()
+        self._taken = 0
+        self._total: int | None = None
+
+    def _take(self, deadline: float | None) -> Any:
+        while True:
+            outcome = self._arrival(deadline)
+            with self._lock:
+                if outcome is not END:
+                    self._taken += 1
+                else:
+                    self._total = self._feed.submitted
+                if self._taken == self._total:
+                    self._feed.arrived.put(END)  # for the next call, and for other threads
+                    if outcome is END:
+                        raise StopIteration
+            if outcome is not END:
+                return outcome
+
+
+def _dropped() -> BaseException:
+    return PoolNotRunning("the iterator was dropped")

@@ -1,0 +1,376 @@
+"""Pool: :class:`multiprocessing.Pool`'s interface on the compiled core."""
+
+from __future__ import annotations
+
+import operator
+import os
+import threading
+import warnings
+from collections.abc import Callable, Iterable, Mapping
+from multiprocessing import util
+from multiprocessing.context import BaseContext
+from multiprocessing.pool import CLOSE, INIT, RUN, TERMINATE
+from types import TracebackType
+from typing import Any, NoReturn, Self
+
+from ._poolcore import PoolState
+from .chunks import calls, checked_size, default_size
+from .cpus import usable_cpus
+from .errors import PoolClosed, PoolNotRunning, PoolTerminated
+from .imap import Feed, IMapIterator, IMapUnorderedIterator
+from .mapresult import MapResult, OneArgument
+from .taskpool import AsyncResult, TaskPool
+
+__all__ = ["Pool"]
+
+Callback = Callable[[Any], object] | None
+
+
+class Pool:
+    """A drop-in for :class:`multiprocessing.Pool`; docs/compatibility.md says what differs.
+
+    :param processes: worker processes; default: the CPUs usable by this process
+        (affinity and cgroup quota).
+    :param initializer: called as ``initializer(*initargs)`` in each worker before its
+        first task. What it raises is raised here.
+    :param maxtasksperchild: tasks after which a worker is replaced; a chunk of a map
+        is one task. None: never.
+    :param context: a multiprocessing context or a start method's name; default:
+        multiprocessing's own default.
+
+    Callbacks run one after the other in a background thread; one that raises is
+    logged, to the logger ``celery_pool``, and the pool goes on. A task whose worker
+    dies fails with WorkerLostError, and no other one does.
+
+    Thread-safe; callbacks may call the pool. A forked child cannot use it
+    (:exc:`WrongProcess`). Leaving a ``with`` block terminates the pool.
+    """
+
+    _state: str = INIT  # also if __init__ raises
+
+    def __init__(
+        self,
+        processes: int | None = None,
+        initializer: Callable[..., object] | None = None,
+        initargs: Iterable[Any] = (),
+        maxtasksperchild: int | None = None,
+        context: BaseContext | str | None = None,
+    ) -> None:
+        if processes is None:
+            processes = usable_cpus()
+        if processes < 1:
+            raise ValueError("Number of processes must be at least 1")
+        if maxtasksperchild is not None and (
+            not isinstance(maxtasksperchild, int) or maxtasksperchild < 1
+        ):
+            raise ValueError("maxtasksperchild must be a positive int or None")
+        self._processes = processes
+        self._pid = os.getpid()
+        self._tasks = _Tasks(
+            None,
+            processes=processes,
+            initializer=initializer,
+            initargs=initargs,
+            maxtasksperchild=maxtasksperchild,
+            context=context,
+            callbacks_in="reaper",
+        )
+        self._intake = _Intake(self._tasks)
+        self._tasks.run()
+        self._state = RUN
+
+    # ---- one call ----
+
+    def apply(
+        self, func: Callable[..., Any], args: Iterable[Any] = (), kwds: Mapping[str, Any] = {}
+    ) -> Any:
+        """``func(*args, **kwds)`` in a worker: its result, or what it raises."""
+        return self.apply_async(func, args, kwds).get()
+
+    def apply_async(
+        self,
+        func: Callable[..., Any],
+        args: Iterable[Any] = (),
+        kwds: Mapping[str, Any] = {},
+        callback: Callback = None,
+        error_callback: Callback = None,
+    ) -> AsyncResult:
+        """Runs ``func(*args, **kwds)`` in a worker.
+
+        :param callback: ``callback(result)``, in the background thread.
+        :param error_callback: ``error_callback(exception)``, there too.
+        :returns: its AsyncResult. What pickling the arguments raises, ``get()`` raises.
+        :raises ValueError: the pool was closed or terminated.
+        """
+        if self._state != RUN:
+            self._refuse()
+        on_success = None if callback is None else OneArgument(callback)
+        on_error = None if error_callback is None else OneArgument(error_callback)
+        try:
+            try:
+                return self._tasks.apply_async(func, args, kwds, on_success, on_error)
+            except Exception as error:
+                return self._tasks._core.add_ended(error, on_success, on_error, None, self._tasks)
+        except (PoolClosed, PoolTerminated) as error:  # meanwhile
+            self._refuse(error)
+
+    # ---- many calls ----
+
+    def map(
+        self, func: Callable[[Any], Any], iterable: Iterable[Any], chunksize: int | None = None
+    ) -> list[Any]:
+        """``[func(x) for x in iterable]``, `chunksize` calls a task (default: about four
+        tasks a worker)."""
+        return self._map(func, iterable, chunksize, False).get()
+
+    def map_async(
+        self,
+        func: Callable[[Any], Any],
+        iterable: Iterable[Any],
+        chunksize: int | None = None,
+        callback: Callback = None,
+        error_callback: Callback = None,
+    ) -> MapResult:
+        """As :meth:`map`, but returns once all is submitted. The callbacks as with
+        :meth:`apply_async`, for the whole list."""
+        return self._map(func, iterable, chunksize, False, callback, error_callback)
+
+    def starmap(
+        self,
+        func: Callable[..., Any],
+        iterable: Iterable[Iterable[Any]],
+        chunksize: int | None = None,
+    ) -> list[Any]:
+        """``[func(*x) for x in iterable]``; see :meth:`map`."""
+        return self._map(func, iterable, chunksize, True).get()
+
+    def starmap_async(
+        self,
+        func: Callable[..., Any],
+        iterable: Iterable[Iterable[Any]],
+        chunksize: int | None = None,
+        callback: Callback = None,
+        error_callback: Callback = None,
+    ) -> MapResult:
+        """As :meth:`starmap`, but returns once all is submitted; see :meth:`map_async`."""
+        return self._map(func, iterable, chunksize, True, callback, error_callback)
+
+    def _map(
+        self,
+        func: Callable[..., Any],
+        iterable: Iterable[Any],
+        chunksize: int | None,
+        star: bool,
+        callback: Callback = None,
+        error_callback: Callback = None,
+    ) -> MapResult:
+        self._check_running()
+        if not hasattr(iterable, "__len__"):
+            iterable = list(iterable)
+        if chunksize is None:
+            size = default_size(len(iterable), self._processes)  # type: ignore[arg-type]
+        else:
+            size = checked_size(chunksize)
+        result = MapResult(self._tasks, callback, error_callback)
+        self._intake.enter()
+        try:
+            result.submit(calls(func, iterable, size, star), size > 1)
+        except (PoolClosed, PoolTerminated) as error:  # meanwhile
+            self._refuse(error)
+        finally:
+            self._intake.leave()
+        return result
+
+    def imap(
+        self,
+        func: Callable[[Any], Any],
+        iterable: Iterable[Any],
+        chunksize: int = 1,
+        buffersize: int | None = None,
+    ) -> IMapIterator:
+        """An iterator over ``func(x) for x in iterable``, in that order.
+
+        :param chunksize: calls a task.
+        :param buffersize: most tasks that are submitted and whose results have not been
+            taken; the input is iterated no further than that. None: no bound, the input
+            is iterated to its end at once.
+
+        A background thread iterates the input. The iterator's ``next(timeout)`` raises
+        multiprocessing.TimeoutError.
+        """
+        size, feed = self._feed(func, iterable, chunksize, buffersize, ordered=True)
+        return IMapIterator(feed, size > 1)
+
+    def imap_unordered(
+        self,
+        func: Callable[[Any], Any],
+        iterable: Iterable[Any],
+        chunksize: int = 1,
+        buffersize: int | None = None,
+    ) -> IMapUnorderedIterator:
+        """As :meth:`imap`, with the results as they come."""
+        size, feed = self._feed(func, iterable, chunksize, buffersize, ordered=False)
+        return IMapUnorderedIterator(feed, size > 1)
+
+    def _feed(
+        self,
+        func: Callable[[Any], Any],
+        iterable: Iterable[Any],
+        chunksize: int,
+        buffersize: int | None,
+        ordered: bool,
+    ) -> tuple[int, Feed]:
+        self._check_running()
+        size = checked_size(chunksize)
+        if buffersize is not None:
+            try:
+                buffersize = operator.index(buffersize)
+            except TypeError:
+                raise TypeError("buffersize must be an integer or None") from None
+            if buffersize < 1:
+                raise ValueError("buffersize must be None or > 0")
+        feed = Feed(
+            self._tasks, calls(func, iterable, size, False), ordered, buffersize, self._intake.left
+        )
+        self._intake.enter(feed)
+        feed.start()
+        return size, feed
+
+    # ---- life ----
+
+    def close(self) -> None:
+        """No new calls; what was asked for goes on, also the input of an imap."""
+        if self._state == RUN:
+            self._tasks._core.check_process()
+            self._state = CLOSE
+            self._intake.close()
+
+    def terminate(self) -> None:
+        """Kills the workers. What was in flight fails with PoolTerminated, and its
+        error callbacks run. Bounded in time; from any thread, any callback and any
+        signal handler."""
+        self._tasks._core.check_process()
+        self._state = TERMINATE
+        self._tasks.terminate()
+        self._intake.stop()
+
+    def join(self) -> None:
+        """Waits until all tasks have ended and the workers are gone.
+
+        An imap with a `buffersize` from which this very thread takes the results would
+        never have room again: its input is iterated no further, and its iterator raises
+        ValueError after the results that were submitted.
+
+        :raises ValueError: neither close() nor terminate() was called.
+        """
+        if self._state == RUN:
+            raise ValueError("Pool is still running")
+        if self._state == CLOSE:
+            self._intake.join()
+        self._tasks.join()
+
+    def __enter__(self) -> Self:
+        self._check_running()
+        return self
+
+    def __exit__(
+        self,
+        exc_type: type[BaseException] | None,
+        exc: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        if os.getpid() == self._pid:  # a forked child leaves: the pool is its parent's
+            self.terminate()
+
+    def __del__(self) -> None:
+        if self._state == RUN and os.getpid() == self._pid and not util.is_exiting():
+            # the text that filters of multiprocessing's users know
+            warnings.warn(
+                f"unclosed running multiprocessing pool {self!r}",
+                ResourceWarning,
+                source=self,
+                stacklevel=2,
+            )
+
+    def __repr__(self) -> str:
+        cls = type(self)
+        return (
+            f"<{cls.__module__}.{cls.__qualname__} state={self._state} pool_size={self._processes}>"
+        )
+
+    def __reduce__(self) -> NoReturn:
+        raise NotImplementedError("a pool cannot be pickled or passed to another process")
+
+    def _check_running(self) -> None:
+        if self._state != RUN:
+            self._refuse()
+        self._tasks._core.check_process()
+
+    def _refuse(self, cause: BaseException | None = None) -> NoReturn:
+        raise PoolNotRunning("Pool not running") from cause
+
+
+class _Tasks(TaskPool):
+    """Its owner gives the warning if nobody ends it."""
+
+    def __del__(self) -> None:
+        pass
+
+
+class _Intake:
+    """Who is about to submit more: close() lets them finish, the core is closed after
+    the last one."""
+
+    def __init__(self, tasks: TaskPool) -> None:
+        self._tasks = tasks
+        self._changed = threading.Condition(threading.RLock())  # close() in a signal handler
+        self._open = 0
+        self._closing = False
+        self._feeds: set[Feed] = set()
+
+    def enter(self, feed: Feed | None = None) -> None:
+        with self._changed:
+            if self._closing:
+                raise PoolNotRunning("Pool not running")
+            self._open += 1
+            if feed is not None:
+                self._feeds.add(feed)
+
+    def leave(self) -> None:
+        with self._changed:
+            self._open -= 1
+            if self._closing and not self._open:
+                self._tasks.close()
+                self._changed.notify_all()
+
+    def left(self, feed: Feed) -> None:
+        self._feeds.discard(feed)
+        self.leave()
+
+    def close(self) -> None:
+        with self._changed:
+            self._closing = True
+            if not self._open:
+                self._tasks.close()
+
+    def join(self) -> None:
+        """After close(): waits until all is submitted."""
+        for feed in list(self._feeds):
+            if feed.room is not None and feed.consumer == threading.get_ident():
+                feed.stop(_joined)
+        with self._changed:
+            while self._open and self._tasks._core.state == PoolState.RUNNING:
+                self._changed.wait(1.0)  # terminate() tells nobody
+
+    def stop(self) -> None:
+        """The pool was terminated. Takes no lock."""
+        for feed in list(self._feeds):
+            feed.stop(_terminated)
+
+
+def _joined() -> BaseException:
+    return PoolNotRunning("join() was called by the thread that takes the results")
+
+
+def _terminated() -> BaseException:
+    return PoolTerminated()
