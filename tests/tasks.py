@@ -43,6 +43,10 @@ def append(path: str, text: str) -> None:
     os.close(fd)
 
 
+def append_line(path: str) -> None:
+    append(path, "line\n")
+
+
 def digest(data: bytes) -> tuple[int, int]:
     return len(data), zlib.crc32(data)
 
@@ -101,6 +105,19 @@ def wait_for_file(path: str) -> None:
         if time.monotonic() > end:
             raise TimeoutError(path)
         time.sleep(0.001)
+
+
+def pass_gate_if_odd(path_and_value: tuple[str, int]) -> int:
+    path, value = path_and_value
+    return int(pass_gate(path, value)) if value % 2 else value
+
+
+def same_or_fail(path: str | None, text: str | None) -> None:
+    """Waits at a gate, or fails at once."""
+    if path is not None:
+        pass_gate(path)
+    if text is not None:
+        raise ValueError(text)
 
 
 def pass_gate_and_fail(path: str, text: str) -> None:
@@ -190,7 +207,27 @@ def raises_when_pickled(error: type[BaseException]) -> RaisesWhenPickled:
     return RaisesWhenPickled(error)
 
 
+def invert(value: float) -> float:
+    return 1 / value
+
+
+def stop_iteration(value: object) -> NoReturn:
+    raise StopIteration(value)
+
+
 # ---- that end their worker ----
+
+
+def die_if_zero(value: int) -> int:
+    if not value:
+        die()
+    return value
+
+
+def square_or_die(what: str, value: int) -> int:
+    if what == "die":
+        die()
+    return value * value
 
 
 def die(number: int = signal.SIGKILL) -> None:
@@ -292,6 +329,13 @@ def pool_in_a_task(method: str) -> list[int]:
 
     with TaskPool(2, context=method) as pool:
         return [pool.apply_async(same, (i,)).get(GATE_PATIENCE) for i in range(3)]
+
+
+def mp_pool_in_a_task(method: str) -> list[int]:
+    from celery_pool import Pool
+
+    with Pool(1, context=method) as pool:
+        return pool.map(square, [1, 2, 3])
 
 
 def signal_state() -> tuple[list[int], str]:

@@ -18,7 +18,7 @@ from collections.abc import Callable, Iterator
 from typing import Any
 
 from .chunks import Call
-from .errors import PoolNotRunning
+from .errors import PoolNotRunning, PoolTerminated
 from .mapresult import until_error
 from .taskpool import TaskPool
 
@@ -32,6 +32,7 @@ class Failure:
         self.error = error
 
 
+#: Nothing more is submitted. Unordered, outcomes may arrive behind it.
 END = Failure(StopIteration())
 
 
@@ -55,7 +56,11 @@ class Feed:
     ) -> None:
         self.arrived: queue.SimpleQueue[Any] = queue.SimpleQueue()
         self.submitted = 0  # final when END has arrived
-        self.room = None if buffersize is None else threading.Semaphore(buffersize)
+        self.error: BaseException | None = None  # raised behind the last result
+        self._room = buffersize  # how many more may be submitted at once; the feeder's alone
+        # one entry for each outcome taken; no semaphore: its lock would not bear a
+        # signal handler, or a destructor, that calls stop()
+        self._taken: queue.SimpleQueue[None] = queue.SimpleQueue()
         self.stopped: Callable[[], BaseException] | None = None  # why nothing more is taken
         self.consumer = threading.get_ident()  # who took the last outcome
         self._tasks = tasks
@@ -69,10 +74,18 @@ class Feed:
 
     def stop(self, why: Callable[[], BaseException]) -> None:
         """Takes no more input; the iterator raises ``why()`` after what is submitted.
-        Takes no lock that the feeder holds while it runs code of the user's."""
+        Takes no lock: also from a signal handler."""
         self.stopped = why
-        if self.room is not None:
-            self.room.release()
+        self._taken.put(None)
+
+    @property
+    def bounded(self) -> bool:
+        return self._room is not None
+
+    def taken(self) -> None:
+        """The consumer has taken an outcome."""
+        if self._room is not None:
+            self._taken.put(None)
 
     def check_process(self) -> None:
         self._tasks._core.check_process()
@@ -90,20 +103,29 @@ class Feed:
                 if call is None:
                     break
                 self._submit(*call)
+            else:
+                self._cut_short(calls)
             if errors:
-                self._fail(errors.pop())
-            elif self.stopped is not None:
-                self._fail(self.stopped())
+                self.error = errors.pop()
         except BaseException as error:  # the pool takes no more
-            self._fail(error)
+            self.error = error
         finally:
             self.arrived.put(END)
             self._left(self)
             del self._calls
 
+    def _cut_short(self, calls: Iterator[Call]) -> None:
+        assert self.stopped is not None
+        # all may have been submitted; with buffersize nobody has looked yet
+        if self.stopped is not joined or next(calls, None) is not None:
+            self.error = self.stopped()
+
     def _has_room(self) -> bool:
-        if self.room is not None:
-            self.room.acquire()
+        if self._room is not None:
+            if self._room:
+                self._room -= 1
+            else:
+                self._taken.get()
         return self.stopped is None
 
     def _submit(self, target: Callable[..., Any], args: Any) -> None:
@@ -122,9 +144,11 @@ class Feed:
                 ended(error, None, self.failed, None, self._tasks)
         self.submitted += 1
 
-    def _fail(self, error: BaseException) -> None:
-        self.submitted += 1
-        self.arrived.put(Failure(error))
+    def end(self) -> BaseException:
+        """What the iterator raises that has met END."""
+        self.arrived.put(END)  # for the next call, and for other threads
+        error, self.error = self.error, None
+        return error or StopIteration()
 
 
 class IMapIterator(multiprocessing.pool.IMapIterator):  # type: ignore[type-arg]
@@ -156,8 +180,7 @@ class IMapIterator(multiprocessing.pool.IMapIterator):  # type: ignore[type-arg]
         feed.check_process()
         feed.consumer = threading.get_ident()
         value = self._take(None if timeout is None else time.monotonic() + timeout)
-        if feed.room is not None:
-            feed.room.release()
+        feed.taken()
         if type(value) is Failure:
             raise value.error
         if self._chunked:
@@ -169,11 +192,10 @@ class IMapIterator(multiprocessing.pool.IMapIterator):  # type: ignore[type-arg]
     __next__ = next
 
     def _take(self, deadline: float | None) -> Any:
-        """The next outcome: a value or a Failure. StopIteration after the last one."""
+        """The next outcome: a value or a Failure. Raises what comes after the last one."""
         job = self._arrival(deadline)
         if job is END:
-            self._feed.arrived.put(END)
-            raise StopIteration
+            raise self._feed.end()
         if type(job) is Failure:
             return job
         try:
@@ -206,7 +228,7 @@ class IMapIterator(multiprocessing.pool.IMapIterator):  # type: ignore[type-arg]
     def __del__(self) -> None:
         # nobody takes results any more, so there will never be room again
         feed = getattr(self, "_feed", None)
-        if feed is not None and feed.room is not None:
+        if feed is not None and feed.bounded:
             feed.stop(_dropped)
 
 
@@ -223,16 +245,25 @@ class IMapUnorderedIterator(IMapIterator):
         while True:
             outcome = self._arrival(deadline)
             with self._lock:
-                if outcome is not END:
-                    self._taken += 1
-                else:
+                if outcome is END:
                     self._total = self._feed.submitted
-                if self._taken == self._total:
-                    self._feed.arrived.put(END)  # for the next call, and for other threads
-                    if outcome is END:
-                        raise StopIteration
+                else:
+                    self._taken += 1
+                all_taken = self._taken == self._total
             if outcome is not END:
+                if all_taken:
+                    self._feed.arrived.put(END)
                 return outcome
+            if all_taken:
+                raise self._feed.end()
+
+
+def joined() -> BaseException:
+    return PoolNotRunning("join() was called by the thread that takes the results")
+
+
+def terminated() -> BaseException:
+    return PoolTerminated()
 
 
 def _dropped() -> BaseException:

@@ -94,8 +94,9 @@ class MapResult(multiprocessing.pool.MapResult[Any]):
     def wait(self, timeout: float | None = None) -> None:
         """Waits until ready, at most `timeout` seconds (None: without limit)."""
         if self._delivered is not None and not self._tasks._core.inside_callback:
-            self._tasks._core.check_process()
-            self._delivered.wait(timeout)
+            if not self._delivered.is_set():
+                self._tasks._core.check_process()
+                self._delivered.wait(timeout)
             return
         deadline = None if timeout is None else time.monotonic() + timeout
         while (job := self._unfinished()) is not None:

@@ -17,7 +17,7 @@ from ._poolcore import PoolState
 from .chunks import calls, checked_size, default_size
 from .cpus import usable_cpus
 from .errors import PoolClosed, PoolNotRunning, PoolTerminated
-from .imap import Feed, IMapIterator, IMapUnorderedIterator
+from .imap import Feed, IMapIterator, IMapUnorderedIterator, joined, terminated
 from .mapresult import MapResult, OneArgument
 from .taskpool import AsyncResult, TaskPool
 
@@ -356,8 +356,8 @@ class _Intake:
     def join(self) -> None:
         """After close(): waits until all is submitted."""
         for feed in list(self._feeds):
-            if feed.room is not None and feed.consumer == threading.get_ident():
-                feed.stop(_joined)
+            if feed.bounded and feed.consumer == threading.get_ident():
+                feed.stop(joined)
         with self._changed:
             while self._open and self._tasks._core.state == PoolState.RUNNING:
                 self._changed.wait(1.0)  # terminate() tells nobody
@@ -365,12 +365,4 @@ class _Intake:
     def stop(self) -> None:
         """The pool was terminated. Takes no lock."""
         for feed in list(self._feeds):
-            feed.stop(_terminated)
-
-
-def _joined() -> BaseException:
-    return PoolNotRunning("join() was called by the thread that takes the results")
-
-
-def _terminated() -> BaseException:
-    return PoolTerminated()
+            feed.stop(terminated)
