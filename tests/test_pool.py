@@ -28,6 +28,7 @@ from celery_pool import (
 from guards import wait_until
 from support import DEADLINE, Background, Calls, Gate, Log, is_gone
 from test_fork_safety import in_forked_child
+from test_signals import sleeps
 
 
 @pytest.fixture
@@ -655,10 +656,11 @@ def test_ctrl_c_during_a_map(mp_pool, gate):
 
     def interrupt():
         gate.await_tasks(2)
+        wait_until(lambda: sleeps(os.getpid()), DEADLINE)
         os.kill(os.getpid(), signal.SIGINT)
 
-    killer = Background(interrupt)
     with pytest.raises(KeyboardInterrupt):
+        killer = Background(interrupt)
         pool.map(tasks.pass_gate, [gate.path] * 10, 1)
     killer.result()
     gate.open()

@@ -58,9 +58,9 @@ class Feed:
         self.submitted = 0  # final when END has arrived
         self.error: BaseException | None = None  # raised behind the last result
         self._room = buffersize  # how many more may be submitted at once; the feeder's alone
-        # one entry for each outcome taken; no semaphore: its lock would not bear a
-        # signal handler, or a destructor, that calls stop()
-        self._taken: queue.SimpleQueue[None] = queue.SimpleQueue()
+        # True for each outcome taken, False at the end; no semaphore: its lock would not
+        # bear a signal handler, or a destructor, that calls stop()
+        self._taken: queue.SimpleQueue[bool] = queue.SimpleQueue()
         self.stopped: Callable[[], BaseException] | None = None  # why nothing more is taken
         self.consumer = threading.get_ident()  # who took the last outcome
         self._tasks = tasks
@@ -74,9 +74,12 @@ class Feed:
 
     def stop(self, why: Callable[[], BaseException]) -> None:
         """Takes no more input; the iterator raises ``why()`` after what is submitted.
-        Takes no lock: also from a signal handler."""
+        Takes no lock: also from a signal handler.
+
+        :param why: `joined`: goes on as long as there is room.
+        """
         self.stopped = why
-        self._taken.put(None)
+        self._taken.put(False)
 
     @property
     def bounded(self) -> bool:
@@ -85,7 +88,7 @@ class Feed:
     def taken(self) -> None:
         """The consumer has taken an outcome."""
         if self._room is not None:
-            self._taken.put(None)
+            self._taken.put(True)
 
     def check_process(self) -> None:
         self._tasks._core.check_process()
@@ -116,17 +119,19 @@ class Feed:
 
     def _cut_short(self, calls: Iterator[Call]) -> None:
         assert self.stopped is not None
-        # all may have been submitted; with buffersize nobody has looked yet
+        # with the last room the last item may have gone, and nobody has seen that yet
         if self.stopped is not joined or next(calls, None) is not None:
             self.error = self.stopped()
 
     def _has_room(self) -> bool:
-        if self._room is not None:
-            if self._room:
-                self._room -= 1
-            else:
-                self._taken.get()
-        return self.stopped is None
+        if self.stopped is not None and self.stopped is not joined:
+            return False
+        if self._room is None:
+            return True
+        if self._room:
+            self._room -= 1
+            return True
+        return self._taken.get()
 
     def _submit(self, target: Callable[..., Any], args: Any) -> None:
         arrived = self.arrived
