@@ -31,8 +31,10 @@ class Gate:
 
     def waiting(self) -> list[int]:
         """Pids of the workers whose tasks have come to the gate."""
-        prefix = os.path.basename(self.path) + ".at."
-        return [int(p.name[len(prefix) :]) for p in self._directory.glob(prefix + "*")]
+        return [int(p.name.rpartition(".")[2]) for p in self.waiting_files()]
+
+    def waiting_files(self) -> list[Path]:
+        return list(self._directory.glob(os.path.basename(self.path) + ".at.*"))
 
     def await_tasks(self, count: int = 1) -> list[int]:
         wait_until(lambda: len(self.waiting()) >= count, DEADLINE, f"{count} tasks at the gate")

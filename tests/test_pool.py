@@ -26,7 +26,7 @@ from celery_pool import (
     WrongProcess,
 )
 from guards import wait_until
-from support import DEADLINE, Background, Calls, Gate, Log, is_gone
+from support import DEADLINE, Background, Calls, Gate, Log, at_rest, is_gone
 from test_fork_safety import in_forked_child
 from test_signals import sleeps
 
@@ -222,6 +222,22 @@ def test_what_cannot_be_sent_fails_where_the_result_is_asked_for(mp_pool, call):
     assert not result.successful()
     with pytest.raises(type(caught.value)):
         call(pool).get(DEADLINE)
+
+
+def test_what_cannot_be_sent_is_counted_and_let_go(mp_pool):
+    pool = mp_pool()
+    counted = pool._tasks.statistics()
+    argument = tasks.raises_when_pickled(RuntimeError)
+    gone = weakref.ref(argument)
+    for options in ({}, {"callback": print}, {"error_callback": Calls()}):
+        pool.apply_async(tasks.same, (argument,), **options).wait(DEADLINE)
+    statistics = pool._tasks.statistics()
+    assert statistics.submitted - counted.submitted == 3
+    assert statistics.failed - counted.failed == 3
+    assert at_rest(pool._tasks)
+    del argument, options
+    gc.collect()
+    assert gone() is None
 
 
 def test_the_other_items_run_if_one_cannot_be_pickled(mp_pool, tmp_path):
@@ -563,7 +579,7 @@ def test_no_warning_after_the_end(end, recwarn):
     pool.join()
     del pool
     gc.collect()
-    assert not recwarn.list
+    assert not [w for w in recwarn if issubclass(w.category, ResourceWarning)]
 
 
 def test_a_pool_that_is_dropped_warns_and_its_processes_end(start_method):
@@ -665,6 +681,36 @@ def test_ctrl_c_during_a_map(mp_pool, gate):
     killer.result()
     gate.open()
     assert pool.map(tasks.square, range(10), 1) == [i * i for i in range(10)]
+
+
+def test_terminate_in_a_signal_handler(mp_pool, gate):
+    pool = mp_pool()
+
+    def interrupt():
+        gate.await_tasks()
+        wait_until(lambda: sleeps(os.getpid()), DEADLINE)
+        os.kill(os.getpid(), signal.SIGUSR2)
+
+    before = signal.signal(signal.SIGUSR2, lambda signum, frame: pool.terminate())
+    try:
+        for call in (
+            lambda: pool.map(tasks.pass_gate, [gate.path] * 10, 1),
+            lambda: next(pool.imap(tasks.pass_gate, [gate.path] * 10)),
+            lambda: pool.map_async(
+                tasks.pass_gate, [gate.path] * 10, 1, error_callback=Calls()
+            ).get(),
+            lambda: next(pool.imap_unordered(tasks.pass_gate, [gate.path] * 9, buffersize=2)),
+        ):
+            killer = Background(interrupt)
+            with pytest.raises(PoolTerminated):
+                call()
+            killer.result()
+            pool.join()
+            for path in gate.waiting_files():
+                path.unlink()
+            pool = mp_pool()
+    finally:
+        signal.signal(signal.SIGUSR2, before)
 
 
 def test_ctrl_c_at_the_terminal_reaches_no_worker(mp_pool):

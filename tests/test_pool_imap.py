@@ -291,6 +291,18 @@ def test_join_waits_for_the_input(pool, imap, tmp_path):
     assert path.read_text().count("line") == 2
 
 
+def test_no_thread_to_be_had(pool, imap, monkeypatch):
+    def start(thread):
+        raise RuntimeError("can't start new thread")
+
+    with monkeypatch.context() as patched:
+        patched.setattr(threading.Thread, "start", start)
+        with pytest.raises(RuntimeError, match="new thread"):
+            imap(tasks.square, [1])
+    pool.close()
+    Background(pool.join).result()  # nothing is waited for
+
+
 def test_join_in_the_thread_that_takes_the_results_ends_a_bounded_input(pool, imap):
     iterator = imap(tasks.square, itertools.count(), buffersize=3)
     assert next(iterator) in (0, 1, 4)
@@ -383,8 +395,9 @@ def test_the_input_is_closed_by_the_thread_that_read_it(pool, imap):
     iterator = imap(tasks.square, source(), buffersize=1)
     next(iterator)
     del iterator
-    wait_until(lambda: closed, DEADLINE)
-    assert closed[0] is not threading.current_thread()
+    pool.close()
+    pool.join()
+    assert len(closed) == 1 and closed[0] is not threading.current_thread()
 
 
 def test_many_threads_take_from_one_iterator(pool, imap):

@@ -70,7 +70,11 @@ class Feed:
         self._thread = threading.Thread(target=self._run, name="celery_pool-imap", daemon=True)
 
     def start(self) -> None:
-        self._thread.start()
+        try:
+            self._thread.start()
+        except BaseException:  # no more threads to be had
+            self._left(self)
+            raise
 
     def stop(self, why: Callable[[], BaseException]) -> None:
         """Takes no more input; the iterator raises ``why()`` after what is submitted.
@@ -113,9 +117,9 @@ class Feed:
         except BaseException as error:  # the pool takes no more
             self.error = error
         finally:
+            del calls, self._calls  # an input that was not read to its end is closed here
             self.arrived.put(END)
             self._left(self)
-            del self._calls
 
     def _cut_short(self, calls: Iterator[Call]) -> None:
         assert self.stopped is not None
