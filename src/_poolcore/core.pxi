@@ -305,6 +305,11 @@ cdef class Core:
         Returns the metas of (tasks that will never start, tasks that are running)."""
         return give_up_pending(self)
 
+    def pending_jobs(self):
+        """A list of what is in flight and not collected, in no particular order;
+        without foreign results."""
+        return pending_jobs(self)
+
     def set_limits(self, soft, hard, max_bytes, bint watch_first):
         """Pool-wide limits: seconds or None, bytes or None."""
         self.limits = limits_of(soft, hard, 0)
@@ -312,8 +317,9 @@ cdef class Core:
         self.watch_first = watch_first
 
     def started(self):
-        """All workers are ready."""
-        self.state = RUNNING
+        """The workers are ready, or the pool does not wait for them."""
+        if self.state == STARTING:      # else it is broken already
+            self.state = RUNNING
         if self.loop_fd >= 0:
             watch(self)
 

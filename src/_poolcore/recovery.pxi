@@ -133,6 +133,23 @@ cdef AsyncResult find_job(Core core, tid):
     return None
 
 
+cdef list pending_jobs(Core core):
+    cdef list jobs = []
+    cdef Channel channel
+    cdef PyObject *at
+    cdef uint64_t i
+    for channel in core.table.channels:
+        for i in range(channel.journal_head, channel.journal_tail):
+            at = channel.journal[i & channel.journal_mask].job
+            if at != NULL and (<AsyncResult> at).state == PENDING:
+                jobs.append(<AsyncResult> at)
+    at = core.backlog.first
+    while at != NULL:
+        jobs.append(<AsyncResult> at)
+        at = (<AsyncResult> at).next
+    return jobs
+
+
 cdef bint take_out(Core core, tid, ret_val) except -1:
     cdef AsyncResult job = core.delivering
     if job is not None and job_tid(job) == tid and inside_dispatch(core):

@@ -25,6 +25,7 @@ from .errors import (
     WorkerLostError,
     WrongProcess,
 )
+from .executor import TaskFuture, TaskPoolExecutor
 from .pool import Pool
 from .taskpool import AsyncResult, DrainReport, Statistics, TaskPool
 
@@ -50,7 +51,9 @@ __all__ = [
     "Statistics",
     "TaskCancelled",
     "TaskExpired",
+    "TaskFuture",
     "TaskPool",
+    "TaskPoolExecutor",
     "TaskTerminated",
     "TimeLimitExceeded",
     "WorkerLostError",

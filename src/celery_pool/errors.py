@@ -68,7 +68,22 @@ class WrongProcess(PoolError):
 
 
 class StartError(PoolError):
-    """The workers could not be started (within ``start_timeout``)."""
+    """The workers could not be started (within ``start_timeout``).
+
+    After ``run(wait=False)`` everything in flight and every later submission fails
+    with it; ``cause`` says why, ``tid`` is the task's. Both are None otherwise.
+    """
+
+    def __init__(
+        self, message: str, cause: BaseException | None = None, tid: object = None
+    ) -> None:
+        super().__init__(message, cause, tid)
+        self.cause = cause
+        self.tid = tid
+        self.__cause__ = cause
+
+    def __str__(self) -> str:
+        return str(self.args[0])
 
 
 class AttachError(PoolError):

@@ -80,6 +80,7 @@ class Policy:
     leave_timeout: float
     max_restarts: int
     restart_window: float
+    lost_breaks_pool: bool = False  # the first worker that dies unasked ends it all
 
 
 class Supervisor:
@@ -111,6 +112,7 @@ class Supervisor:
         self.reason: Reason = (PoolTerminated, ("the pool was terminated",))
         self.start_error: BaseException | None = None
         self.started = threading.Event()  # all workers ready once, or start_error set
+        self._attended = True  # somebody waits for `started`
         self._waited = False
         self.at_exit = False  # ended because the interpreter does
         self._pid = os.getpid()
@@ -156,21 +158,32 @@ class Supervisor:
 
     # ---- called by the facade ----
 
-    def begin(self) -> None:
-        """Starts everything. :meth:`await_ready` has to follow."""
+    def begin(self, attended: bool) -> None:
+        """Starts everything, without waiting.
+
+        :param attended: :meth:`await_ready` follows; else a start that fails breaks
+            the pool.
+        """
+        self._attended = attended
         try:
             # from the caller's thread and before our own: a fork here is as safe
             # as the embedding program lets it be
             self._start_template()
             for _ in range(self.processes):
                 self._start_worker()
+            self.core.supervisor_bell = self._ring
+            self._supervisor.start()
         except BaseException:
+            self.core.supervisor_bell = -1
             self._end_template()
             self._close()
             raise
-        self.core.supervisor_bell = self._ring
-        self._supervisor.start()
-        self._reaper.start()
+        try:
+            self._reaper.start()
+        except BaseException:
+            self.kill()
+            self.join(None)
+            raise
 
     def await_ready(self) -> None:
         """Returns when all workers are ready.
@@ -221,7 +234,8 @@ class Supervisor:
         if not self.is_own_thread() and self._supervisor.ident is not None and not self._waited:
             self._waited = True
             self._supervisor.join(REAPER_GRACE)
-            self._reaper.join(REAPER_GRACE)
+            if self._reaper.ident is not None:
+                self._reaper.join(REAPER_GRACE)
 
     @property
     def has_ended(self) -> bool:
@@ -362,6 +376,8 @@ class Supervisor:
         if not self.started.is_set():
             self.start_error = error
             self.started.set()
+            if not self._attended:
+                self._break(StartError, "the workers could not be started", error)
 
     def _worker_started(self, serial: int, pid: int, fds: list[int]) -> None:
         worker = self.workers.get(serial)
@@ -431,18 +447,27 @@ class Supervisor:
             cause = WorkerLostError(worker.pid, worker.exitcode)
         if not worker.ready:
             self._fail_start(cause)
-        if self._budget.died(time.monotonic(), healthy=worker.channel.done > 0):
-            self._break(cause)
+        if self.policy.lost_breaks_pool:
+            self._break(CrashLoopError, "a worker died", cause)
+        elif self._budget.died(time.monotonic(), healthy=worker.channel.done > 0):
+            self._break_past_budget(cause)
 
-    def _break(self, cause: BaseException) -> None:
-        """Past the restart budget: nothing goes on before the next run()."""
-        self.core.logger.error("workers keep dying: the pool is broken", exc_info=cause)
-        message = (
+    def _break_past_budget(self, cause: BaseException) -> None:
+        self._break(
+            CrashLoopError,
             f"more than {self.policy.max_restarts} workers died within "
-            f"{self.policy.restart_window} seconds without finishing a task, the last one by "
-            f"{type(cause).__name__}: {cause}"
+            f"{self.policy.restart_window} seconds without finishing a task, the last one",
+            cause,
         )
-        self.reason = (CrashLoopError, (message, cause))
+
+    def _break(
+        self, kind: type[CrashLoopError | StartError], what: str, cause: BaseException
+    ) -> None:
+        """Nothing goes on before the next run()."""
+        if self.core.state == _poolcore.PoolState.BROKEN:
+            return
+        self.core.logger.error("the pool is broken: %s", what, exc_info=cause)
+        self.reason = (kind, (f"{what}: {type(cause).__name__}: {cause}", cause))
         self.core.break_pool(self.reason)
         self.kill()
 
@@ -461,7 +486,7 @@ class Supervisor:
             except OSError as error:  # no process, descriptor or memory to be had now
                 self.core.logger.warning("a worker could not be started: %s", error)
                 if self._budget.died(time.monotonic(), healthy=False):
-                    self._break(error)
+                    self._break_past_budget(error)
 
     def _missing(self) -> int:
         staying = self._staying()

@@ -260,21 +260,28 @@ class TaskPool(TaskPoolBase):
 
     # ---- life ----
 
-    def run(self) -> None:
+    def run(self, *, wait: bool = True) -> None:
         """Starts all workers; returns when each has finished its initializer.
 
         After ``terminate()``, or ``close()`` and ``join()``, starts afresh; tids
         stay unique.
 
+        :param wait: False: return at once. Tasks wait for the workers; if these
+            cannot be started, the pool is broken: what is in flight and later
+            submissions fail with StartError.
         :raises PoolRunning: it runs already (or has not ended yet).
         :raises StartError: not ready within ``start_timeout``, or a worker died.
         :raises Exception: what the initializer raised. No process is left then.
         """
         self._core.check_process()
         with self._run_lock:
-            self._await_start(self._begin_start())
+            supervisor = self._begin_start(wait)
+            if wait:
+                self._await_start(supervisor)
+            else:
+                self._has_started(supervisor)
 
-    def _begin_start(self) -> Supervisor:
+    def _begin_start(self, attended: bool = True) -> Supervisor:
         """The part of run() that forks; it waits for nothing."""
         if self._supervisor is not None and not self._supervisor.has_ended:
             raise PoolRunning("the pool is running, or has not ended yet")
@@ -284,7 +291,7 @@ class TaskPool(TaskPoolBase):
         core.state = PoolState.STARTING
         supervisor = Supervisor(core, self._plan, self._policy, self._context, self.processes)
         try:
-            supervisor.begin()
+            supervisor.begin(attended)
         except BaseException:
             self._core = self._new_core(core.limit, core.last_tid)
             raise
@@ -297,9 +304,14 @@ class TaskPool(TaskPoolBase):
         except BaseException:
             self._core = self._new_core(core.limit, core.last_tid)
             raise
-        core.started()
+        self._has_started(supervisor)
+
+    def _has_started(self, supervisor: Supervisor) -> None:
+        supervisor.core.started()
         self._supervisor = supervisor
-        self._finalizer = util.Finalize(self, _end, args=(core, supervisor), exitpriority=15)
+        self._finalizer = util.Finalize(
+            self, _end, args=(supervisor.core, supervisor), exitpriority=15
+        )
 
     def close(self) -> None:
         """No new tasks; those in flight go on. Idempotent."""

@@ -1,0 +1,509 @@
+"""TaskPoolExecutor: :class:`concurrent.futures.Executor` over :class:`TaskPool`.
+
+The parts: `submit` makes a future and hands it to ``apply_async`` as the job's meta;
+the pool's reaper settles it. One thread an executor, `_Life.close_when_told`, ends
+the pool, so that nobody else has to: not a destructor, not a done callback, not the
+interpreter's exit before its time.
+"""
+
+from __future__ import annotations
+
+import itertools
+import logging
+import os
+import signal
+import threading
+import time
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import Executor, Future
+from concurrent.futures._base import (
+    CANCELLED,
+    CANCELLED_AND_NOTIFIED,
+    FINISHED,
+    PENDING,
+)
+from concurrent.futures.process import BrokenProcessPool
+from dataclasses import replace
+from multiprocessing.context import BaseContext
+from multiprocessing.pool import RemoteTraceback  # type: ignore[attr-defined]
+from queue import SimpleQueue
+from typing import Any, ParamSpec, TypeVar
+from weakref import WeakSet
+
+from ._poolcore import AsyncResult
+from .cpus import usable_cpus
+from .errors import (
+    CrashLoopError,
+    PoolClosed,
+    PoolNotRunning,
+    PoolTerminated,
+    StartError,
+    TaskCancelled,
+    TaskTerminated,
+    WorkerLostError,
+)
+from .taskpool import TaskPool
+
+__all__ = ["TaskFuture", "TaskPoolExecutor"]
+
+P = ParamSpec("P")
+T = TypeVar("T")
+
+#: Seconds that an initializer may take; concurrent.futures knows no limit.
+START_TIMEOUT = 3600.0
+
+_AFTER_SHUTDOWN = "cannot schedule new futures after shutdown"
+_AFTER_EXIT = "cannot schedule new futures after interpreter shutdown"
+
+
+class TaskFuture(Future[T]):
+    """The future of one task of a :class:`TaskPoolExecutor`.
+
+    A task counts as running from the moment a worker has claimed it, and until
+    then :meth:`cancel` takes it back: it never runs. Any thread may use it; a forked
+    child may not.
+    """
+
+    _job: AsyncResult | None = None  # while the task has not ended
+
+    def running(self) -> bool:
+        """Whether a worker has claimed the task and it has not ended."""
+        job = self._job
+        return self._state == PENDING and job is not None and job.worker_pid is not None
+
+    def cancel(self) -> bool:
+        """Takes the task back if no worker has claimed it. Returns whether so (also
+        if that had been done before). Done callbacks run in this thread."""
+        with self._condition:
+            if self._state != PENDING:
+                return self._state in (CANCELLED, CANCELLED_AND_NOTIFIED)
+            job = self._job
+            if job is None or not job.cancel():
+                return False
+            self._job = None
+            self._state = CANCELLED_AND_NOTIFIED
+            for waiter in self._waiters:
+                waiter.add_cancelled(self)
+            self._condition.notify_all()
+        self._invoke_callbacks()
+        return True
+
+    def __repr__(self) -> str:
+        text = super().__repr__()
+        return text.replace("state=pending", "state=running", 1) if self.running() else text
+
+
+class TaskPoolExecutor(Executor):
+    """A :class:`concurrent.futures.Executor` whose tasks run in worker processes.
+
+    Use it where a :class:`~concurrent.futures.ProcessPoolExecutor` would do. A worker
+    that dies costs the task it was running, whose future fails with
+    WorkerLostError; the others don't notice.
+
+    :param max_workers: worker processes; default: the CPUs usable by this process.
+        All of them are started by the first submission, which does not wait for
+        them.
+    :param mp_context: a multiprocessing context or a start method's name; default:
+        multiprocessing's own default.
+    :param initializer: called as ``initializer(*initargs)`` in each worker before its
+        first task. If it raises, the executor is broken.
+    :param max_tasks_per_child: tasks after which a worker is replaced; None: never.
+        Under every start method.
+    :param limit: most tasks in flight before :meth:`submit` waits; None: it never
+        does.
+    :param timeout: seconds after its start when a task is killed; its future fails
+        with TimeLimitExceeded. None: no limit.
+    :param soft_timeout: seconds after its start when SoftTimeLimitExceeded is raised
+        inside a task; None: no limit.
+    :param max_bytes: most bytes of pickled arguments in flight before :meth:`submit`
+        waits; None: no limit.
+    :param lost_breaks_pool: a worker that dies unasked breaks the executor, as with
+        ProcessPoolExecutor: all that is in flight and later submissions fail with
+        BrokenProcessPool.
+
+    Done callbacks run in a background thread of this process, one after the other;
+    those of a future that is cancelled, in the thread that cancels it. They may
+    submit, and may call :meth:`shutdown`, which does not wait there.
+
+    An executor that is dropped without :meth:`shutdown` finishes what was submitted,
+    and so does the interpreter before it exits.
+
+    Thread-safe. A forked child cannot use it (:exc:`WrongProcess`), but may leave a
+    ``with`` block of it.
+    """
+
+    def __init__(
+        self,
+        max_workers: int | None = None,
+        mp_context: BaseContext | str | None = None,
+        initializer: Callable[..., object] | None = None,
+        initargs: Iterable[Any] = (),
+        *,
+        max_tasks_per_child: int | None = None,
+        limit: int | None = None,
+        timeout: float | None = None,
+        soft_timeout: float | None = None,
+        max_bytes: int | None = None,
+        lost_breaks_pool: bool = False,
+    ) -> None:
+        if max_workers is None:
+            max_workers = usable_cpus() if limit is None else min(limit, usable_cpus())
+        elif max_workers <= 0:
+            raise ValueError("max_workers must be greater than 0")
+        if initializer is not None and not callable(initializer):
+            raise TypeError("initializer must be a callable")
+        if max_tasks_per_child is not None:
+            if not isinstance(max_tasks_per_child, int):
+                raise TypeError("max_tasks_per_child must be an integer")
+            if max_tasks_per_child <= 0:
+                raise ValueError("max_tasks_per_child must be >= 1")
+        pool = TaskPool(
+            limit,
+            processes=max_workers,
+            context=mp_context,
+            initializer=None if initializer is None else _initialize,
+            initargs=(initializer, tuple(initargs)),
+            start_timeout=START_TIMEOUT,
+            callbacks_in="reaper",  # the user may hold locks while submitting
+            soft_timeout=soft_timeout,
+            timeout=timeout,
+            max_bytes=max_bytes,
+            maxtasksperchild=max_tasks_per_child,
+        )
+        if lost_breaks_pool:
+            pool._policy = replace(pool._policy, lost_breaks_pool=True)
+        self._max_workers = pool.processes
+        self._mp_context = pool._context
+        self._life = _Life(pool, lost_breaks_pool)
+        self._apply: Callable[..., AsyncResult] | None = None  # once it has started
+        self._failed = self._life.failed
+
+    def submit(self, fn: Callable[P, T], /, *args: P.args, **kwargs: P.kwargs) -> Future[T]:
+        """Runs ``fn(*args, **kwargs)`` in a worker; returns a :class:`TaskFuture`.
+
+        Does not wait, but for a slot if the executor has a ``limit`` or
+        ``max_bytes``. What pickling the arguments raises, the future raises.
+
+        :raises BrokenProcessPool: the workers could not be started, or keep dying.
+        :raises RuntimeError: after :meth:`shutdown`.
+        """
+        future: TaskFuture[T] = TaskFuture()
+        apply = self._apply
+        if apply is None:
+            apply = self._apply = self._life.begin()
+        try:
+            job = apply(fn, args, kwargs or None, _succeeded, self._failed, None, future)
+        except (PoolClosed, PoolTerminated, PoolNotRunning, CrashLoopError, StartError) as error:
+            raise self._life.refusal(error) from error
+        except Exception as error:
+            future.set_exception(error)
+            return future
+        future._job = job
+        if future._state != PENDING:
+            future._job = None
+        return future
+
+    def map(
+        self,
+        fn: Callable[..., T],
+        *iterables: Iterable[Any],
+        timeout: float | None = None,
+        chunksize: int = 1,
+        buffersize: int | None = None,
+    ) -> Iterator[T]:
+        """As ``map(fn, *iterables)``, in the workers; results come in order.
+
+        :param timeout: seconds from now within which each result has to be asked for
+            and there; None: no limit.
+        :param chunksize: calls to send as one task.
+        :param buffersize: most tasks submitted and not yielded yet; the iterables
+            are read as results are taken. None: everything is submitted at once.
+        :raises TimeoutError: by the iterator, past the timeout.
+        :raises Exception: by the iterator, what the call raised. In both cases, and
+            when the iterator is closed, tasks that have not started are cancelled.
+        """
+        if chunksize < 1:
+            raise ValueError("chunksize must be >= 1.")
+        if buffersize is not None:
+            if not isinstance(buffersize, int):
+                raise TypeError("buffersize must be an integer or None")
+            if buffersize < 1:
+                raise ValueError("buffersize must be None or > 0")
+        deadline = None if timeout is None else time.monotonic() + timeout
+        calls = zip(*iterables, strict=False)
+        if chunksize == 1:
+            return _results(self._submissions(fn, calls), buffersize, deadline)
+        chunks = iter(lambda: list(itertools.islice(calls, chunksize)), [])
+        tasks = ((fn, chunk) for chunk in chunks)
+        return _one_by_one(_results(self._submissions(_run_chunk, tasks), buffersize, deadline))
+
+    def _submissions(
+        self, fn: Callable[..., T], calls: Iterable[tuple[Any, ...]]
+    ) -> Iterator[Future[T]]:
+        for args in calls:
+            yield self.submit(fn, *args)
+
+    def shutdown(self, wait: bool = True, *, cancel_futures: bool = False) -> None:
+        """No new tasks; what was submitted goes on. Idempotent.
+
+        :param wait: return when all of it is done and the workers are gone; not in
+            a done callback that the background thread runs.
+        :param cancel_futures: cancel what has not started.
+        """
+        life = self._life
+        if not life.in_own_process():
+            return
+        life.shut()
+        if cancel_futures:
+            life.cancel_pending()
+        if wait:
+            life.wait()
+
+    def kill(self, future: Future[Any]) -> bool:
+        """Ends the running task of `future`, and no other: its worker gets SIGTERM
+        and, if that has not helped within a second, SIGKILL; another worker takes its
+        place. The future fails with TaskTerminated.
+
+        :returns: False if the task is not running: it waits (see ``cancel()``) or has
+            ended.
+        """
+        if not isinstance(future, TaskFuture):
+            raise TypeError("not a future of a TaskPoolExecutor")
+        job = future._job
+        if job is None or job.worker_pid is None:
+            return False
+        return job.terminate()
+
+    def terminate_workers(self) -> None:
+        """Shuts down and ends the tasks that run, by SIGTERM and after a second by
+        SIGKILL; does not wait for that. They fail with BrokenProcessPool, what has
+        not started is cancelled."""
+        self._force("terminated")
+
+    def kill_workers(self) -> None:
+        """As :meth:`terminate_workers`, with SIGKILL at once; the workers are gone
+        when it returns."""
+        self._force("killed")
+        if self._life.in_own_process():
+            self._life.pool.terminate()
+
+    def _force(self, what: str) -> None:
+        life = self._life
+        if life.in_own_process():
+            life.shut()
+            life.broken = life.broken or f"the workers were {what}"
+            life.cancel_pending()
+            if what == "terminated":
+                for job in life.pool._core.pending_jobs():
+                    job.terminate(signal.SIGTERM)
+
+    @property
+    def _broken(self) -> str | None:
+        """Why it takes no more tasks, if that is not shutdown()."""
+        return self._life.why_broken()
+
+    def __repr__(self) -> str:
+        core = self._life.pool._core
+        return (
+            f"<{type(self).__name__} {core.state_name()} max_workers={self._max_workers} "
+            f"in_flight={core.in_flight}>"
+        )
+
+    def __del__(self) -> None:
+        life = getattr(self, "_life", None)
+        if life is not None:
+            life.told.put(None)  # takes no lock: any thread may be anywhere
+
+
+class _Life:
+    """What of an executor outlives it while its tasks do."""
+
+    def __init__(self, pool: TaskPool, lost_breaks_pool: bool) -> None:
+        self.pool = pool
+        self.told: SimpleQueue[None] = SimpleQueue()
+        self.broken: str | None = None
+        self._lost_breaks_pool = lost_breaks_pool
+        self._shut = False
+        self._lock = threading.RLock()  # of the start; a signal handler may shut down
+        self._closer: threading.Thread | None = None
+        self._pid = os.getpid()
+
+    def in_own_process(self) -> bool:
+        return self._pid == os.getpid()
+
+    def begin(self) -> Callable[..., AsyncResult]:
+        """Starts the workers, once; returns what submits tasks."""
+        pool = self.pool
+        pool._core.check_process()
+        with self._lock:
+            if self._closer is None:
+                if self._shut or _exiting:
+                    raise self.refusal(None)
+                closer = threading.Thread(
+                    target=self._close_when_told, name="TaskPoolExecutor-closer", daemon=True
+                )
+                try:
+                    pool.run(wait=False)
+                    self._closer = closer
+                    closer.start()
+                except (StartError, OSError, RuntimeError) as error:
+                    self._closer = None
+                    self.broken = f"the workers could not be started: {error}"
+                    pool.terminate()
+                    raise self.refusal(error) from error
+                _lives.add(self)
+        return pool.apply_async
+
+    def _close_when_told(self) -> None:
+        self.told.get()
+        self.pool.close()
+        self.pool.join()
+
+    def shut(self) -> None:
+        """No new tasks. Returns at once."""
+        with self._lock:
+            self._shut = True
+            if self._closer is not None:
+                self.pool.close()
+                self.told.put(None)
+
+    def wait(self) -> None:
+        """After shut(): until all is done and gone, but not in the reaper."""
+        closer = self._closer
+        if closer is not None and not self.pool._core.inside_callback:
+            closer.join()
+
+    def cancel_pending(self) -> None:
+        for job in self.pool._core.pending_jobs():
+            future: TaskFuture[Any] = job.meta
+            if future._job is None and future._state == PENDING:  # submit() is about to
+                future._job = job
+            future.cancel()
+
+    def why_broken(self) -> str | None:
+        if self.broken is None and self.pool._core.broken is not None:
+            self.broken = self.pool._core.broken[1][0]
+        return self.broken
+
+    def refusal(self, error: BaseException | None) -> RuntimeError:
+        """What submit() raises."""
+        if broken := self.why_broken():
+            return BrokenProcessPool(broken)
+        if _exiting:
+            return RuntimeError(_AFTER_EXIT)
+        return RuntimeError(_AFTER_SHUTDOWN)
+
+    def failed(self, error: BaseException, future: TaskFuture[Any]) -> None:
+        """Errback of every task."""
+        future._job = None
+        if type(error.__cause__) is not RemoteTraceback:  # not raised by the task
+            if isinstance(error, TaskCancelled):
+                return  # by the future itself, which knows
+            if isinstance(error, WorkerLostError) and self._lost_breaks_pool:
+                self.broken = self.broken or str(error)
+                error = _broken_by(error)
+            elif isinstance(error, (PoolTerminated, CrashLoopError, StartError)) or (
+                isinstance(error, (TaskTerminated, WorkerLostError)) and self.broken
+            ):
+                error = _broken_by(error)
+        future.set_exception(error)
+
+
+def _succeeded(result: Any, future: TaskFuture[Any]) -> None:
+    """Callback of every task."""
+    future._job = None
+    future.set_result(result)
+
+
+def _broken_by(error: BaseException) -> BrokenProcessPool:
+    broken = BrokenProcessPool(str(error))
+    broken.__cause__ = error
+    return broken
+
+
+def _initialize(initializer: Callable[..., object], initargs: tuple[Any, ...]) -> None:
+    """In the worker."""
+    try:
+        initializer(*initargs)
+    except BaseException:
+        logging.getLogger("concurrent.futures").critical("Exception in initializer:", exc_info=True)
+        raise
+
+
+def _run_chunk(fn: Callable[..., T], chunk: list[tuple[Any, ...]]) -> list[T]:
+    """In the worker."""
+    return [fn(*args) for args in chunk]
+
+
+# ---- map ----
+
+
+def _results(
+    submissions: Iterator[Future[T]], buffersize: int | None, deadline: float | None
+) -> Iterator[T]:
+    """Submits at once, yields later."""
+    futures: deque[Future[T]] = deque()
+    try:
+        for future in itertools.islice(submissions, buffersize):
+            futures.append(future)
+    except BaseException:
+        _cancel(futures)
+        raise
+    return _in_order(futures, submissions, deadline)
+
+
+def _in_order(
+    futures: deque[Future[T]], submissions: Iterator[Future[T]], deadline: float | None
+) -> Iterator[T]:
+    # keeps no reference to a future or result that it has yielded
+    try:
+        while futures:
+            futures.extend(itertools.islice(submissions, 1))
+            yield _outcome(futures.popleft(), deadline)
+    finally:
+        _cancel(futures)
+
+
+def _outcome(future: Future[T], deadline: float | None) -> T:
+    try:
+        try:
+            return future.result(None if deadline is None else deadline - time.monotonic())
+        finally:
+            future.cancel()
+    finally:
+        del future  # an exception's traceback would keep it, and it the exception
+
+
+def _cancel(futures: deque[Future[T]]) -> None:
+    for future in futures:
+        future.cancel()
+
+
+def _one_by_one(chunks: Iterator[list[T]]) -> Iterator[T]:
+    for chunk in chunks:
+        chunk.reverse()
+        while chunk:
+            yield chunk.pop()
+
+
+# ---- the interpreter's exit ----
+
+_lives: WeakSet[_Life] = WeakSet()
+_exiting = False
+
+
+def _at_exit() -> None:
+    """Before the interpreter ends: what was submitted is finished first."""
+    global _exiting
+    _exiting = True
+    lives = list(_lives)
+    for life in lives:
+        life.told.put(None)
+    for life in lives:
+        life.wait()
+
+
+# before non-daemon threads are joined, and so before atexit: later no thread starts
+threading._register_atexit(_at_exit)  # type: ignore[attr-defined]
+os.register_at_fork(after_in_child=_lives.clear)
