@@ -17,12 +17,7 @@ import time
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Executor, Future
-from concurrent.futures._base import (
-    CANCELLED,
-    CANCELLED_AND_NOTIFIED,
-    FINISHED,
-    PENDING,
-)
+from concurrent.futures._base import PENDING
 from concurrent.futures.process import BrokenProcessPool
 from dataclasses import replace
 from multiprocessing.context import BaseContext
@@ -43,6 +38,7 @@ from .errors import (
     TaskTerminated,
     WorkerLostError,
 )
+from .futures import TaskFuture, settle
 from .taskpool import TaskPool
 
 __all__ = ["TaskFuture", "TaskPoolExecutor"]
@@ -55,43 +51,6 @@ START_TIMEOUT = 3600.0
 
 _AFTER_SHUTDOWN = "cannot schedule new futures after shutdown"
 _AFTER_EXIT = "cannot schedule new futures after interpreter shutdown"
-
-
-class TaskFuture(Future[T]):
-    """The future of one task of a :class:`TaskPoolExecutor`.
-
-    A task counts as running from the moment a worker has claimed it, and until
-    then :meth:`cancel` takes it back: it never runs. Any thread may use it; a forked
-    child may not.
-    """
-
-    _job: AsyncResult | None = None  # while the task has not ended
-
-    def running(self) -> bool:
-        """Whether a worker has claimed the task and it has not ended."""
-        job = self._job
-        return self._state == PENDING and job is not None and job.worker_pid is not None
-
-    def cancel(self) -> bool:
-        """Takes the task back if no worker has claimed it. Returns whether so (also
-        if that had been done before). Done callbacks run in this thread."""
-        with self._condition:
-            if self._state != PENDING:
-                return self._state in (CANCELLED, CANCELLED_AND_NOTIFIED)
-            job = self._job
-            if job is None or not job.cancel():
-                return False
-            self._job = None
-            self._state = CANCELLED_AND_NOTIFIED
-            for waiter in self._waiters:
-                waiter.add_cancelled(self)
-            self._condition.notify_all()
-        self._invoke_callbacks()
-        return True
-
-    def __repr__(self) -> str:
-        text = super().__repr__()
-        return text.replace("state=pending", "state=running", 1) if self.running() else text
 
 
 class TaskPoolExecutor(Executor):
@@ -193,7 +152,7 @@ class TaskPoolExecutor(Executor):
         if apply is None:
             apply = self._apply = self._life.begin()
         try:
-            job = apply(fn, args, kwargs or None, _succeeded, self._failed, None, future)
+            job = apply(fn, args, kwargs or None, settle, self._failed, None, future)
         except (PoolClosed, PoolTerminated, PoolNotRunning, CrashLoopError, StartError) as error:
             raise self._life.refusal(error) from error
         except Exception as error:
@@ -408,12 +367,6 @@ class _Life:
             ):
                 error = _broken_by(error)
         future.set_exception(error)
-
-
-def _succeeded(result: Any, future: TaskFuture[Any]) -> None:
-    """Callback of every task."""
-    future._job = None
-    future.set_result(result)
 
 
 def _broken_by(error: BaseException) -> BrokenProcessPool:

@@ -43,7 +43,7 @@ OTHER_ERROR = {
 #: Run after something was put in place for them.
 PREPARED = {
     "ProcessPoolExecutorTest.test_traceback",  # the name of the cause's class
-    "ProcessPoolShutdownTest.test_cancel_futures",  # workers that are ready
+    "ProcessPoolShutdownTest.test_cancel_futures",  # a task that runs
 }
 
 DIFFERENCES = {
