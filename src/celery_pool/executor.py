@@ -23,6 +23,7 @@ from dataclasses import replace
 from multiprocessing.context import BaseContext
 from multiprocessing.pool import RemoteTraceback  # type: ignore[attr-defined]
 from queue import SimpleQueue
+from types import TracebackType
 from typing import Any, ParamSpec, TypeVar
 from weakref import WeakSet
 
@@ -37,6 +38,7 @@ from .errors import (
     TaskCancelled,
     TaskTerminated,
     WorkerLostError,
+    WrongProcess,
 )
 from .futures import TaskFuture, settle
 from .taskpool import TaskPool
@@ -146,6 +148,7 @@ class TaskPoolExecutor(Executor):
 
         :raises BrokenProcessPool: the workers could not be started, or keep dying.
         :raises RuntimeError: after :meth:`shutdown`.
+        :raises WrongProcess: in a forked child.
         """
         future: TaskFuture[T] = TaskFuture()
         apply = self._apply
@@ -154,9 +157,12 @@ class TaskPoolExecutor(Executor):
         try:
             job = apply(fn, args, kwargs or None, settle, self._failed, None, future)
         except (PoolClosed, PoolTerminated, PoolNotRunning, CrashLoopError, StartError) as error:
-            raise self._life.refusal(error) from error
-        except Exception as error:
-            future.set_exception(error)
+            raise self._life.refusal() from error
+        except WrongProcess:
+            raise
+        except Exception as error:  # of the arguments: the task's own
+            # without this frame, which holds the future
+            future.set_exception(error.with_traceback(_after_own_frame(error)))
             return future
         future._job = job
         if future._state != PENDING:
@@ -229,7 +235,7 @@ class TaskPoolExecutor(Executor):
         """
         if not isinstance(future, TaskFuture):
             raise TypeError("not a future of a TaskPoolExecutor")
-        job = future._job
+        job: AsyncResult | None = future._job
         if job is None or job.worker_pid is None:
             return False
         return job.terminate()
@@ -297,8 +303,8 @@ class _Life:
         pool._core.check_process()
         with self._lock:
             if self._closer is None:
-                if self._shut or _exiting:
-                    raise self.refusal(None)
+                if self._shut or self.broken or _exiting:
+                    raise self.refusal()
                 closer = threading.Thread(
                     target=self._close_when_told, name="TaskPoolExecutor-closer", daemon=True
                 )
@@ -310,7 +316,7 @@ class _Life:
                     self._closer = None
                     self.broken = f"the workers could not be started: {error}"
                     pool.terminate()
-                    raise self.refusal(error) from error
+                    raise self.refusal() from error
                 _lives.add(self)
         return pool.apply_async
 
@@ -345,7 +351,7 @@ class _Life:
             self.broken = self.pool._core.broken[1][0]
         return self.broken
 
-    def refusal(self, error: BaseException | None) -> RuntimeError:
+    def refusal(self) -> RuntimeError:
         """What submit() raises."""
         if broken := self.why_broken():
             return BrokenProcessPool(broken)
@@ -367,6 +373,10 @@ class _Life:
             ):
                 error = _broken_by(error)
         future.set_exception(error)
+
+
+def _after_own_frame(error: BaseException) -> TracebackType | None:
+    return error.__traceback__ and error.__traceback__.tb_next
 
 
 def _broken_by(error: BaseException) -> BrokenProcessPool:

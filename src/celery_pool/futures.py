@@ -64,7 +64,7 @@ class TaskFuture(Future[T]):
     __init__ = object.__init__
 
     @property
-    def _condition(self) -> Any:
+    def _condition(self) -> Any:  # type: ignore[override]
         attributes = self.__dict__
         lock = attributes.get("_lock")
         if lock is None:
@@ -75,7 +75,7 @@ class TaskFuture(Future[T]):
         return lock
 
     @property
-    def _waiters(self) -> list[Any]:
+    def _waiters(self) -> list[Any]:  # type: ignore[override]
         return self.__dict__.setdefault("_those_who_wait", [])  # type: ignore[no-any-return]
 
     @property

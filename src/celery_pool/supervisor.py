@@ -267,13 +267,13 @@ class Supervisor:
             ours, theirs = socket.socketpair(socket.AF_UNIX, _packet_socket)
             self._sock = ours
         ours.settimeout(TEMPLATE_STUCK)
-        self._process = self.context.Process(  # type: ignore[attr-defined]
-            target=template.template_main,
-            args=(theirs, self.plan),
-            name=f"{self.name}-template",
-            daemon=True,
-        )
         try:
+            self._process = self.context.Process(  # type: ignore[attr-defined]
+                target=template.template_main,
+                args=(theirs, self.plan),
+                name=f"{self.name}-template",
+                daemon=True,
+            )
             with _without_sigint(self.context):
                 self._process.start()
         except BaseException:

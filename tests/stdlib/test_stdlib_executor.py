@@ -20,9 +20,9 @@ from pathlib import Path
 from unittest import mock
 
 import pytest
+from executor_differences import DIFFERENCES, OLD_CONTRACT, OTHER_ERROR, SKIPPED
 
 from celery_pool import TaskPoolExecutor
-from executor_differences import DIFFERENCES, OLD_CONTRACT, OTHER_ERROR, SKIPPED
 from guards import wait_until
 from support import DEADLINE, is_gone
 
@@ -243,7 +243,7 @@ def test_the_documentation_lists_the_differences():
     rows = re.findall(r"^\| `(\w+(?:\.\w+)?)` \| ([^|]+) \| ([^|]+) \| (.+) \|$", section, re.M)
     documented = {name: how.strip() for name, how, _, _ in rows}
     assert documented == DIFFERENCES
-    for name, how, methods, reason in rows:
+    for name, _, methods, reason in rows:
         expected = SKIPPED.get(name, METHODS)
         assert set(methods.replace("all", ", ".join(METHODS)).split(", ")) == set(expected)
         assert reason.strip()
