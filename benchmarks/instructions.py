@@ -1,69 +1,110 @@
 """Machine instructions that the parent executes for a task: a figure that hardly depends on load.
 
-    python benchmarks/instructions.py            count them
-    python benchmarks/instructions.py --store    and keep the figure of this Python
-    python benchmarks/instructions.py --check    and fail if it is past 5 % of the kept one
+    python benchmarks/instructions.py                count them
+    python benchmarks/instructions.py --functions    and list the functions that execute them
+    python benchmarks/instructions.py --store        and keep the figures of this Python
+    python benchmarks/instructions.py --check        and fail if one is past 5 % of the kept one
+    python benchmarks/instructions.py --processes 64 --in-flight 256
 
 Saturated no-op tasks, run twice under valgrind's callgrind with different numbers of tasks; the
 difference of the counts, divided by that of the tasks, leaves start and end of the pool out. The
-workers are spawned, so they run outside valgrind at full speed and the parent never waits for them.
+workers are spawned, so they run outside valgrind at full speed and the parent hardly ever waits.
+Of several such pairs the least counts: what a wait adds is the machine's, not the code's.
 """
 
 from __future__ import annotations
 
 import argparse
-import json
 import os
-import platform
 import re
 import shutil
 import subprocess
 import sys
 import tempfile
+from collections import Counter
 from pathlib import Path
 
 import contenders
+import guard
 from measure import Parameters, saturate
 
 FIGURES = Path(__file__).with_name("instructions.json")
-FEW, MANY = 10_000, 40_000
+FEW, MANY = 5_000, 25_000
 WARM_UP = 2_000
-TOLERANCE = 0.05
+PAIRS = 2
+GUARDED = ((2, None), (2, 8), (64, 256))  # processes, in flight
+TOP = 25  # functions shown
 
 
 def main() -> int:
     options = parse_arguments()
     if options.run:
-        run(options.contender, options.processes, options.run)
+        run(options.contender, options.processes, options.in_flight, options.run)
         return 0
-    figure = per_task(options.contender, options.processes)
-    key = f"{options.contender}, {options.processes} processes, {python_version()}"
-    print(f"{key}: {figure:,.0f} instructions a task")
-    figures: dict[str, float] = json.loads(FIGURES.read_text()) if FIGURES.exists() else {}
-    if options.store:
-        figures[key] = round(figure)
-        FIGURES.write_text(json.dumps(figures, indent=1, sort_keys=True) + "\n")
-    if options.check:
-        return check(figure, figures.get(key))
-    return 0
+    if options.processes:
+        wanted = [(options.processes, options.in_flight)]
+    else:
+        wanted = list(GUARDED) if options.store or options.check else list(GUARDED[:1])
+    environment = guard.environment(core())
+    failed = False
+    for processes, in_flight in wanted:
+        case = case_name(options.contender, processes, in_flight)
+        by_function = per_task(options.contender, processes, in_flight)
+        count = by_function.total()
+        print(f"{case}: {count:,.0f} instructions a task", flush=True)
+        if options.functions:
+            print(f"\n{functions_table(by_function)}\n", flush=True)
+        if options.check:
+            verdict = guard.compare(case, count, environment, guard.load(FIGURES))
+            print(verdict.text, flush=True)
+            failed = failed or verdict.failed
+        if options.store:
+            guard.store(case, count, environment, FIGURES)
+    if options.check and environment not in guard.load(FIGURES):
+        print("run `make perf-guard ARGS=--store` before a change to have figures to compare with")
+    return int(failed)
 
 
 def parse_arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description="Instructions a task in the parent, by callgrind.")
     parser.add_argument("--contender", default="celery_pool", choices=contenders.MODULES)
-    parser.add_argument("--processes", type=int, default=2)
-    parser.add_argument("--store", action="store_true", help=f"keep the figure in {FIGURES.name}")
-    parser.add_argument("--check", action="store_true", help="compare with the kept figure")
+    parser.add_argument("--processes", type=int, help="worker processes (2)")
+    parser.add_argument("--in-flight", type=int, help="most tasks in flight (unbounded)")
+    parser.add_argument("--functions", action="store_true", help="list where instructions go")
+    parser.add_argument("--store", action="store_true", help=f"keep the figures in {FIGURES.name}")
+    parser.add_argument("--check", action="store_true", help="compare with the kept figures")
     parser.add_argument("--run", type=int, metavar="TASKS", help=argparse.SUPPRESS)  # the subject
     options = parser.parse_args()
-    if not options.run and not shutil.which("valgrind"):
+    if options.in_flight and not options.processes:
+        options.processes = 2
+    if not options.run and not has_valgrind():
+        if options.check and not options.store:
+            print("not compared: needs valgrind")
+            raise SystemExit(0)
         parser.error("needs valgrind")
     return options
 
 
-def run(contender: str, processes: int, tasks: int) -> None:
+def has_valgrind() -> bool:
+    """Is it there?"""
+    return shutil.which("valgrind") is not None
+
+
+def core() -> Path:
+    """The compiled core."""
+    import celery_pool._poolcore
+
+    return Path(str(celery_pool._poolcore.__file__))
+
+
+def case_name(contender: str, processes: int, in_flight: int | None) -> str:
+    """Under which a figure is stored."""
+    return f"{contender}, {processes} processes, in flight {in_flight or 'unbounded'}"
+
+
+def run(contender: str, processes: int, in_flight: int | None, tasks: int) -> None:
     """What callgrind watches."""
-    parameters = Parameters(processes=processes, context="spawn")
+    parameters = Parameters(processes=processes, in_flight=in_flight, context="spawn")
     pool = contenders.load(contender)()
     pool.start(parameters.processes, parameters.in_flight, parameters.context)
     saturate(pool, WARM_UP)
@@ -71,42 +112,73 @@ def run(contender: str, processes: int, tasks: int) -> None:
     pool.close()
 
 
-def per_task(contender: str, processes: int) -> float:
-    """The difference of two counts."""
-    few, many = (count(contender, processes, tasks) for tasks in (FEW, MANY))
-    return (many - few) / (MANY - FEW)
+def per_task(contender: str, processes: int, in_flight: int | None) -> Counter[str]:
+    """Instructions a task by function: the difference of two runs; the least of PAIRS."""
+    counts = []
+    for _ in range(PAIRS):
+        few, many = (count(contender, processes, in_flight, tasks) for tasks in (FEW, MANY))
+        many.subtract(few)
+        counts.append(Counter({name: n / (MANY - FEW) for name, n in many.items()}))  # type: ignore[misc]
+    return min(counts, key=Counter.total)
 
 
-def count(contender: str, processes: int, tasks: int) -> int:
-    """Instructions of one whole run."""
+def count(contender: str, processes: int, in_flight: int | None, tasks: int) -> Counter[str]:
+    """Instructions of one whole run, by function."""
     with tempfile.TemporaryDirectory() as folder:
         output = Path(folder, "callgrind.out")
-        subject = [sys.executable, __file__, "--contender", contender]
-        subject += ["--processes", str(processes), "--run", str(tasks)]
+        subject = [sys.executable, __file__, "--contender", contender, "--run", str(tasks)]
+        subject += ["--processes", str(processes)]
+        if in_flight:
+            subject += ["--in-flight", str(in_flight)]
         valgrind = ["valgrind", "--tool=callgrind", "--trace-children=no", "--quiet"]
         subprocess.run(
             [*valgrind, f"--callgrind-out-file={output}", *subject],
             check=True,
+            stdout=subprocess.DEVNULL,
             env={**os.environ, "PYTHONHASHSEED": "0"},
         )
-        totals = re.search(r"^(?:totals|summary): (\d+)", output.read_text(), re.MULTILINE)
-        assert totals is not None, "callgrind has written no total"
-        return int(totals[1])
+        return own_costs(output.read_text(errors="replace"))
 
 
-def python_version() -> str:
-    """Figures of different Pythons or processors cannot be compared."""
-    return f"{platform.python_implementation()} {platform.python_version()} {platform.machine()}"
+def own_costs(profile: str) -> Counter[str]:
+    """Each function's own instructions, from a profile in callgrind's format.
+
+    Lines of interest: `fn=(id) name` begins a function, `ob=(id) name` tells its binary,
+    `calls=...` announces that the next line is what a call cost, and `position count` are costs.
+    A name is given with its id's first use only.
+    """
+    costs: Counter[str] = Counter()
+    names: dict[str, dict[str, str]] = {"fn": {}, "ob": {}}
+    here = {"fn": "?", "ob": "?"}
+    skip = False
+    for line in profile.splitlines():
+        mark = re.match(r"c?(fn|ob)=\((\d+)\)(?: (.*))?", line)
+        if mark:
+            kind, number, name = mark.groups()
+            if name is not None:
+                names[kind][number] = name
+            if not line.startswith("c"):
+                here[kind] = names[kind][number]
+        elif line.startswith("calls="):
+            skip = True
+        elif re.match(r"[+\-*\d]", line):
+            if not skip:
+                binary = Path(here["ob"]).name
+                costs[f"{here['fn']} [{binary.partition('.')[0]}]"] += int(line.split()[1])
+            skip = False
+    return costs
 
 
-def check(figure: float, kept: float | None) -> int:
-    """Exit status."""
-    if kept is None:
-        print(f"no figure is kept for this Python: run with --store, and commit {FIGURES.name}")
-        return 1
-    change = figure / kept - 1
-    print(f"kept: {kept:,.0f}; change {change:+.1%}, allowed {TOLERANCE:+.0%}")
-    return int(change > TOLERANCE)
+def functions_table(by_function: Counter[str]) -> str:
+    """The functions that cost most, as a Markdown table."""
+    import report
+
+    total = by_function.total()
+    rows = []
+    top = by_function.most_common(TOP)
+    for name, cost in [*top, ("all others", total - sum(cost for _, cost in top))]:
+        rows.append([f"`{name}`", f"{cost:,.0f}", f"{cost / total:.1%}"])
+    return report.table(["function [binary]", "instructions a task", "share"], rows)
 
 
 if __name__ == "__main__":

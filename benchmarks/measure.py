@@ -17,7 +17,7 @@ from typing import Any
 
 import psutil
 
-from contenders.base import Contender
+from contenders.base import Contender, Task
 from task_bodies import noop
 
 WARM_UP_SECONDS = 0.1
@@ -40,6 +40,7 @@ class Parameters:
     iterations: int = 0  # of task_bodies.burn
     kills: float = 0.0  # workers killed a second
     recycle: int = 0  # tasks after which a worker is replaced; 0: never
+    rounds: int | None = None  # of this case; None: as many as of the others
     only: tuple[str, ...] = ()  # contenders that this is meant for; empty: all
 
 
@@ -65,7 +66,6 @@ class Workload:
     prepare: Callable[[Parameters], Parameters] = lambda parameters: (
         parameters
     )  # once a run, e.g. to calibrate
-    most_rounds: int | None = None  # for a measurement that is long and steady
 
 
 @contextlib.contextmanager
@@ -98,7 +98,7 @@ def saturate(
     """Seconds from the first submission to the last callback."""
     callback, done = counted(tasks)
     started = time.perf_counter()
-    contender.submit_many(function, args, callback, tasks)
+    contender.submit_many(Task(function, args, callback), tasks)
     contender.wait_all(done)
     return time.perf_counter() - started
 

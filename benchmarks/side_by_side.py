@@ -62,7 +62,7 @@ def main() -> None:
                 for name, contender in available.items()
                 if name in wanted and can_run(contender, workload, parameters)
             ]
-            rounds = min(options.rounds, workload.most_rounds or options.rounds)
+            rounds = parameters.rounds or options.rounds
             hung = set[str]()
             for number, name in turns(names, rounds):
                 if name in hung:
@@ -157,8 +157,11 @@ def plan(options: argparse.Namespace) -> Iterator[tuple[Workload, str, Parameter
 
 def can_run(contender: type[Contender], workload: Workload, parameters: Parameters) -> bool:
     """Is the contender made for this?"""
-    made_for = contender.only is None or workload.name in contender.only
-    return made_for and (parameters.kills == 0 or contender.survives_kill)
+    return (
+        (contender.only is None or workload.name in contender.only)
+        and (parameters.kills == 0 or contender.survives_kill)
+        and (workload.name != "recycling" or contender.recycles)
+    )
 
 
 def turns(names: list[str], rounds: int) -> Iterator[tuple[int, str]]:

@@ -25,7 +25,7 @@ def make_payload(size: int, kind: str) -> Any:
     if kind == "ndarray":
         import numpy
 
-        return numpy.arange(size // 8, dtype=numpy.int64)
+        return numpy.arange(size // 8, dtype=numpy.float64)
     return bytes(size)
 
 

@@ -12,8 +12,11 @@ MODULES = {
     "loky": "loky_executor",
     "pebble": "pebble_pool",
     "mpire": "mpire_pool",
+    "joblib": "joblib_parallel",
     "plain_taskpool": "plain_taskpool",
     "raw_pipe": "raw_pipe",
+    "raw_shared": "raw_shared",
+    "copies": "copies",
     "unpooled": "unpooled",
     "inline": "inline",
 }

@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import abc
+import asyncio
+import contextlib
 import functools
 import threading
-from collections.abc import Callable
-from typing import Any, ClassVar, Protocol
+from collections.abc import AsyncIterator, Awaitable, Callable
+from concurrent.futures import Future
+from typing import Any, ClassVar, NamedTuple, Protocol
 
 import psutil
 
@@ -16,11 +19,27 @@ Function = Callable[..., Any]
 Callback = Callable[..., None]
 
 
+class Task(NamedTuple):
+    """What is submitted; the same one may be submitted many times."""
+
+    function: Function
+    args: tuple[Any, ...]
+    callback: Callback
+    errback: Callback | None = None  # None: failures are not told
+
+
 class Waitable(Protocol):
     """An event, or what else can be waited for."""
 
     def wait(self) -> object:
         """Returns when it has come."""
+
+
+class AwaitableCall(Protocol):
+    """How a program on asyncio calls a function in a worker."""
+
+    def __call__(self, function: Function, /, *args: Any) -> Awaitable[Any]:
+        """To be awaited: the value, or raises what the function raised."""
 
 
 class Bookkeeping(Protocol):
@@ -38,16 +57,20 @@ class Bookkeeping(Protocol):
     def reap(self) -> int:
         """Takes the finished tasks out of the queue and runs their callbacks; returns how many."""
 
+    def add(self, result: Any, callbacks: list[Callback]) -> object:
+        """Queues the result of another pool."""
+
 
 class Contender(abc.ABC):
     """One pool. Made, started, used and closed in a process of its own."""
 
     name: ClassVar[str]
-    distribution: ClassVar[str | None] = (
-        None  # whose version is recorded; None: part of Python or of this suite
-    )
-    only: ClassVar[frozenset[str] | None] = None  # names of the workloads it can run; None: all
+    #: whose version is recorded; None: part of Python or of this suite
+    distribution: ClassVar[str | None] = None
+    #: names of the workloads it can run; None: all
+    only: ClassVar[frozenset[str] | None] = None
     survives_kill: ClassVar[bool] = False  # a worker killed by SIGKILL costs its task only
+    recycles: ClassVar[bool] = False  # replaces a worker after so many tasks
 
     recycle: int = 0  # tasks after which a worker is replaced; 0: never
 
@@ -63,25 +86,17 @@ class Contender(abc.ABC):
         """
 
     @abc.abstractmethod
-    def submit(
-        self,
-        function: Function,
-        args: tuple[Any, ...],
-        callback: Callback,
-        errback: Callback | None = None,
-    ) -> None:
+    def submit(self, task: Task) -> None:
         """Hands in one task; waits while `in_flight` tasks are unfinished.
 
-        Where the pool has futures `callback` gets failures, too.
+        Where the pool has futures the callback gets failures, too.
         """
 
-    def submit_many(
-        self, function: Function, args: tuple[Any, ...], callback: Callback, count: int
-    ) -> None:
+    def submit_many(self, task: Task, count: int) -> None:
         """Hands in the same task `count` times, as a user of this pool would in a loop."""
         submit = self.submit
         for _ in range(count):
-            submit(function, args, callback)
+            submit(task)
 
     def wait_all(self, done: Waitable) -> None:
         """Waits for `done`, which the last callback brings about; overridden where a waiting thread
@@ -95,6 +110,32 @@ class Contender(abc.ABC):
     @abc.abstractmethod
     def close(self) -> None:
         """Ends the workers."""
+
+    @contextlib.asynccontextmanager
+    async def on_asyncio(
+        self, processes: int, in_flight: int, context: str
+    ) -> AsyncIterator[AwaitableCall]:
+        """Starts it, in a program on asyncio that never awaits more than `in_flight` calls, and
+        closes it in the end. By default over callbacks, which come in another thread."""
+        loop = asyncio.get_running_loop()
+
+        async def call(function: Function, /, *args: Any) -> Any:
+            future = loop.create_future()
+
+            def finished(outcome: Any, meta: Any = None) -> None:
+                loop.call_soon_threadsafe(future.set_result, outcome)
+
+            def failed(error: Any, meta: Any = None) -> None:
+                loop.call_soon_threadsafe(future.set_exception, error)
+
+            self.submit(Task(function, args, finished, failed))
+            return await future
+
+        self.start(processes, None, context)
+        try:
+            yield call
+        finally:
+            self.close()
 
     def pids(self) -> list[int]:
         """The workers. By default all descendants, which is right for pools that fork."""
@@ -114,23 +155,15 @@ class Unlimited(Contender):
         self._slots = None if in_flight is None else threading.Semaphore(in_flight)
         self._open(processes, context)
 
-    def submit(
-        self,
-        function: Function,
-        args: tuple[Any, ...],
-        callback: Callback,
-        errback: Callback | None = None,
-    ) -> None:
+    def submit(self, task: Task) -> None:
         if self._slots is None:
-            self._send(function, args, callback, errback)
+            self._send(task)
             return
+        function, args, callback, errback = task
         self._slots.acquire()
-        self._send(
-            function,
-            args,
-            functools.partial(self._finished, callback),
-            functools.partial(self._finished, errback or callback),
-        )
+        finished = functools.partial(self._finished, callback)
+        failed = functools.partial(self._finished, errback or callback)
+        self._send(Task(function, args, finished, failed))
 
     def _finished(self, callback: Callback, outcome: Any) -> None:
         assert self._slots is not None
@@ -142,13 +175,7 @@ class Unlimited(Contender):
         """Starts the workers."""
 
     @abc.abstractmethod
-    def _send(
-        self,
-        function: Function,
-        args: tuple[Any, ...],
-        callback: Callback,
-        errback: Callback | None,
-    ) -> None:
+    def _send(self, task: Task) -> None:
         """Hands one task to the pool at once."""
 
 
@@ -157,13 +184,8 @@ class PoolLike(Unlimited):
 
     _pool: Any
 
-    def _send(
-        self,
-        function: Function,
-        args: tuple[Any, ...],
-        callback: Callback,
-        errback: Callback | None,
-    ) -> None:
+    def _send(self, task: Task) -> None:
+        function, args, callback, errback = task
         self._pool.apply_async(function, args, callback=callback, error_callback=errback)
 
     def round_trip(self, function: Function, args: tuple[Any, ...]) -> Any:
@@ -179,17 +201,25 @@ class ExecutorLike(Unlimited):
 
     _executor: Any
 
-    def _send(
-        self,
-        function: Function,
-        args: tuple[Any, ...],
-        callback: Callback,
-        errback: Callback | None,
-    ) -> None:
-        self._executor.submit(function, *args).add_done_callback(callback)
+    def _future(self, function: Function, args: tuple[Any, ...]) -> Future[Any]:
+        future: Future[Any] = self._executor.submit(function, *args)
+        return future
+
+    def _send(self, task: Task) -> None:
+        self._future(task.function, task.args).add_done_callback(task.callback)
 
     def round_trip(self, function: Function, args: tuple[Any, ...]) -> Any:
-        return self._executor.submit(function, *args).result()
+        return self._future(function, args).result()
+
+    @contextlib.asynccontextmanager
+    async def on_asyncio(
+        self, processes: int, in_flight: int, context: str
+    ) -> AsyncIterator[AwaitableCall]:
+        self.start(processes, None, context)
+        try:
+            yield functools.partial(asyncio.get_running_loop().run_in_executor, self._executor)
+        finally:
+            self.close()
 
     def close(self) -> None:
         self._executor.shutdown(wait=True)

@@ -2,7 +2,7 @@
 
 from typing import Any
 
-from contenders.base import Callback, Contender, Function
+from contenders.base import Contender, Function, Task
 
 
 class Inline(Contender):
@@ -11,18 +11,11 @@ class Inline(Contender):
     def start(self, processes: int, in_flight: int | None, context: str) -> None:
         pass
 
-    def submit(
-        self,
-        function: Function,
-        args: tuple[Any, ...],
-        callback: Callback,
-        errback: Callback | None = None,
-    ) -> None:
-        callback(function(*args))
+    def submit(self, task: Task) -> None:
+        task.callback(task.function(*task.args))
 
-    def submit_many(
-        self, function: Function, args: tuple[Any, ...], callback: Callback, count: int
-    ) -> None:
+    def submit_many(self, task: Task, count: int) -> None:
+        function, args, callback, _ = task
         for _ in range(count):
             callback(function(*args))
 

@@ -1,26 +1,25 @@
 """multiprocessing.Pool.apply_async."""
 
 import multiprocessing
-from typing import Any
 
-from contenders.base import Callback, Function, PoolLike
+from contenders.base import PoolLike, Task
 
 
 class MultiprocessingPool(PoolLike):
     name = "multiprocessing"
+    recycles = True
 
     def _open(self, processes: int, context: str) -> None:
         self._pool = multiprocessing.get_context(context).Pool(
             processes, maxtasksperchild=self.recycle or None
         )
 
-    def submit_many(
-        self, function: Function, args: tuple[Any, ...], callback: Callback, count: int
-    ) -> None:
+    def submit_many(self, task: Task, count: int) -> None:
         if self._slots is not None:
-            super().submit_many(function, args, callback, count)
+            super().submit_many(task, count)
             return
         apply_async = self._pool.apply_async
+        function, args, callback, _ = task
         for _ in range(count):
             apply_async(function, args, callback=callback)
 

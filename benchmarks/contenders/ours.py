@@ -1,10 +1,12 @@
 """celery_pool.TaskPool."""
 
+import contextlib
+from collections.abc import AsyncIterator
 from typing import Any
 
 from celery_pool import TaskPool
 from celery_pool._poolcore import Channel, PoolState, WorkerEnd
-from contenders.base import Bookkeeping, Callback, Contender, Function, Waitable
+from contenders.base import AwaitableCall, Bookkeeping, Callback, Contender, Function, Task, Waitable
 
 UNBOUNDED_LIMIT = 100_000  # what "in flight unbounded" means for a pool that has a limit
 
@@ -27,6 +29,7 @@ class CompiledBookkeeping:
         self._core = core
         self.full = self._pool.full
         self.reap = self._pool.reap
+        self.add = self._pool.add
 
     def submit(self, callbacks: list[Callback]) -> None:
         self._pool.apply_async(nothing, callbacks=callbacks)
@@ -41,6 +44,7 @@ class CeleryPool(Contender):
     name = "celery_pool"
     distribution = "celery-pool"
     survives_kill = True
+    recycles = True
 
     def start(self, processes: int, in_flight: int | None, context: str) -> None:
         self._pool = TaskPool(
@@ -51,18 +55,12 @@ class CeleryPool(Contender):
         )
         self._pool.run()
 
-    def submit(
-        self,
-        function: Function,
-        args: tuple[Any, ...],
-        callback: Callback,
-        errback: Callback | None = None,
-    ) -> None:
+    def submit(self, task: Task) -> None:
+        function, args, callback, errback = task
         self._pool.apply_async(function, args, callbacks=[callback], errbacks=errback and [errback])
 
-    def submit_many(
-        self, function: Function, args: tuple[Any, ...], callback: Callback, count: int
-    ) -> None:
+    def submit_many(self, task: Task, count: int) -> None:
+        function, args, callback, _ = task
         apply_async, callbacks = self._pool.apply_async, [callback]
         for _ in range(count):
             apply_async(function, args, callbacks=callbacks)
@@ -74,6 +72,15 @@ class CeleryPool(Contender):
 
     def round_trip(self, function: Function, args: tuple[Any, ...]) -> Any:
         return self._pool.apply_async(function, args).get()
+
+    @contextlib.asynccontextmanager
+    async def on_asyncio(
+        self, processes: int, in_flight: int, context: str
+    ) -> AsyncIterator[AwaitableCall]:
+        from celery_pool.aio import AsyncTaskPool
+
+        async with AsyncTaskPool(in_flight, processes=processes, context=context) as pool:
+            yield pool.submit
 
     def bookkeeping(self, limit: int) -> Bookkeeping:
         return CompiledBookkeeping(limit)

@@ -4,7 +4,7 @@ import multiprocessing
 import sys
 from typing import Any
 
-from contenders.base import Callback, Contender, Function
+from contenders.base import Contender, Function, Task
 from plain_bookkeeping import PlainBookkeeping, PlainTaskPool
 
 
@@ -15,13 +15,8 @@ class PlainPool(Contender):
         self._processes = multiprocessing.get_context(context).Pool(processes)
         self._pool = PlainTaskPool(in_flight or sys.maxsize, self._processes)
 
-    def submit(
-        self,
-        function: Function,
-        args: tuple[Any, ...],
-        callback: Callback,
-        errback: Callback | None = None,
-    ) -> None:
+    def submit(self, task: Task) -> None:
+        function, args, callback, errback = task
         self._pool.apply_async(
             function, args, callbacks=[callback], errbacks=[errback] if errback else None
         )

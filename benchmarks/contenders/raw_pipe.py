@@ -10,7 +10,7 @@ import pickle
 from multiprocessing.connection import Connection
 from typing import Any
 
-from contenders.base import Callback, Contender, Function, Waitable
+from contenders.base import Callback, Contender, Function, Task, Waitable
 
 WINDOW = 64  # tasks in one pipe; short messages, so they fit into its 64 KiB
 
@@ -46,18 +46,12 @@ class RawPipe(Contender):
         self._window = max(1, min(WINDOW, (in_flight or WINDOW * processes) // processes))
         self._next = itertools.cycle(self._lanes).__next__
 
-    def submit(
-        self,
-        function: Function,
-        args: tuple[Any, ...],
-        callback: Callback,
-        errback: Callback | None = None,
-    ) -> None:
+    def submit(self, task: Task) -> None:
         lane = self._next()
         while len(lane.waiting) >= self._window:
             self._receive(lane)
-        lane.tasks.send_bytes(pickle.dumps((function, args)))
-        lane.waiting.append(callback)
+        lane.tasks.send_bytes(pickle.dumps((task.function, task.args)))
+        lane.waiting.append(task.callback)
 
     def _receive(self, lane: _Lane) -> None:
         value = pickle.loads(lane.results.recv_bytes())

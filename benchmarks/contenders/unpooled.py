@@ -7,7 +7,7 @@ one by one.
 import multiprocessing
 from typing import Any
 
-from contenders.base import Callback, Contender, Function, Waitable
+from contenders.base import Contender, Function, Task, Waitable
 
 
 def _run(function: Function, args: tuple[Any, ...], count: int) -> None:
@@ -24,18 +24,11 @@ class Unpooled(Contender):
         self._processes = processes
         self._running: list[Any] = []
 
-    def submit(
-        self,
-        function: Function,
-        args: tuple[Any, ...],
-        callback: Callback,
-        errback: Callback | None = None,
-    ) -> None:
-        self.submit_many(function, args, callback, 1)
+    def submit(self, task: Task) -> None:
+        self.submit_many(task, 1)
 
-    def submit_many(
-        self, function: Function, args: tuple[Any, ...], callback: Callback, count: int
-    ) -> None:
+    def submit_many(self, task: Task, count: int) -> None:
+        function, args, callback, _ = task
         shares = [
             count // self._processes + (index < count % self._processes)
             for index in range(self._processes)

@@ -13,6 +13,7 @@ NAMES = (
     "paced",
     "idle",
     "many_submitters",
+    "asyncio_program",
     "cpu_bound",
     "skewed",
     "many_workers",

@@ -10,7 +10,7 @@ SETTLE_SECONDS = 0.5
 
 
 def cases(defaults: Parameters, quick: bool) -> dict[str, Parameters]:
-    return {"10 s": replace(defaults, duration=10.0)}
+    return {"10 s": replace(defaults, duration=10.0, rounds=1)}
 
 
 def run(contender: Contender, parameters: Parameters) -> dict[str, float]:
@@ -28,5 +28,4 @@ WORKLOAD = Workload(
     measures={name: Measure("ms", "lower") for name in ("parent", "workers", "total")},
     cases=cases,
     run=run,
-    most_rounds=1,
 )

@@ -13,7 +13,7 @@ memory grew by, for each task, when the pool was first filled.
 import time
 from dataclasses import replace
 
-from contenders.base import Contender
+from contenders.base import Contender, Task
 from measure import Measure, Parameters, Workload, frozen, private_bytes, running, tally, task_count
 from task_bodies import noop
 
@@ -46,6 +46,7 @@ def run(contender: Contender, parameters: Parameters) -> dict[str, float]:
     with running(contender, parameters) as rate:
         further = task_count(parameters, rate) // CYCLES
         callback, delivered = tally()
+        task = Task(noop, (), callback)
         submitted, cpu = 0, 0.0
         fills, growth = list[float](), list[int]()
         for _ in range(CYCLES):
@@ -53,11 +54,11 @@ def run(contender: Contender, parameters: Parameters) -> dict[str, float]:
                 time.sleep(SETTLE_SECONDS)
                 free = depth - 1 - (submitted - delivered.count())
                 memory, cpu_begin, begin = private_bytes(), time.process_time(), time.perf_counter()
-                contender.submit_many(noop, (), callback, free)
+                contender.submit_many(task, free)
                 fills.append((time.perf_counter() - begin) / free * 1e9)
                 growth.append(private_bytes() - memory)
                 thaw()
-                contender.submit_many(noop, (), callback, further)
+                contender.submit_many(task, further)
                 submitted += free + further
                 cpu += time.process_time() - cpu_begin
         cpu_begin = time.process_time()

@@ -13,7 +13,7 @@ import time
 from dataclasses import replace
 from typing import Any
 
-from contenders.base import Contender
+from contenders.base import Contender, Task
 from measure import Measure, Parameters, Workload, running
 from task_bodies import noop
 
@@ -38,6 +38,8 @@ def run(contender: Contender, parameters: Parameters) -> dict[str, float]:
     def failed(outcome: Any, meta: Any = None) -> None:
         succeeded.append(False)
 
+    task = Task(noop, (), finished, failed)
+
     def killer() -> None:
         while parameters.kills and not stop.wait(1 / parameters.kills):
             with contextlib.suppress(IndexError, ProcessLookupError):
@@ -50,7 +52,7 @@ def run(contender: Contender, parameters: Parameters) -> dict[str, float]:
         submitted = 0
         while time.perf_counter() - started < parameters.duration:
             for _ in range(BATCH):
-                contender.submit(noop, (), finished, failed)
+                contender.submit(task)
             submitted += BATCH
         stop.set()
         thread.join()

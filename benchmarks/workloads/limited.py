@@ -11,6 +11,7 @@ from workloads import saturated
 
 
 def cases(defaults: Parameters, quick: bool) -> dict[str, Parameters]:
+    # The target speaks of the worst of ten runs.
     limits = {"in flight = processes": defaults.processes}
     if not quick:
         limits |= {f"in flight {limit:,}": limit for limit in (16, 64, 1_000, 10_000)}

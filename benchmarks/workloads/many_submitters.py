@@ -4,7 +4,7 @@ import time
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 
-from contenders.base import Contender
+from contenders.base import Contender, Task
 from measure import Measure, Parameters, Workload, counted, running, task_count
 from task_bodies import noop
 
@@ -23,9 +23,10 @@ def run(contender: Contender, parameters: Parameters) -> dict[str, float]:
     with running(contender, parameters) as rate, ThreadPoolExecutor(threads) as submitters:
         share = task_count(parameters, rate) // threads
         callback, done = counted(share * threads)
+        task = Task(noop, (), callback)
         started = time.perf_counter()
         waiting = [
-            submitters.submit(contender.submit_many, noop, (), callback, share)
+            submitters.submit(contender.submit_many, task, share)
             for _ in range(threads)
         ]
         for submitted in waiting:

@@ -10,7 +10,7 @@ import time
 from dataclasses import replace
 from typing import Any
 
-from contenders.base import Contender
+from contenders.base import Contender, Task
 from measure import (
     LATENCIES,
     CpuMeter,
@@ -49,7 +49,7 @@ def run(contender: Contender, parameters: Parameters) -> dict[str, float]:
                 pause = start + index / rate - now()
                 if pause > 0:
                     time.sleep(pause)
-                contender.submit(noop, (), functools.partial(delivered, now()))
+                contender.submit(Task(noop, (), functools.partial(delivered, now())))
             done.wait()  # not wait_all: nobody is to help here
             seconds = now() - start
     return {

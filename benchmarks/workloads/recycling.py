@@ -3,14 +3,14 @@
 import time
 from dataclasses import replace
 
-from contenders.base import Contender
+from contenders.base import Contender, Task
 from measure import Measure, Parameters, Workload, counted, running
 
 MILLISECOND = 0.001
 
 
 def cases(defaults: Parameters, quick: bool) -> dict[str, Parameters]:
-    usual = replace(defaults, in_flight=8, only=("celery_pool", "multiprocessing"))
+    usual = replace(defaults, in_flight=8)
     found = {"never": usual, "every 100": replace(usual, recycle=100)}
     if not quick:
         found |= {"every 10": replace(usual, recycle=10), "every task": replace(usual, recycle=1)}
@@ -23,7 +23,7 @@ def run(contender: Contender, parameters: Parameters) -> dict[str, float]:
     with running(contender, parameters):
         callback, done = counted(tasks)
         begin = time.perf_counter()
-        contender.submit_many(time.sleep, (MILLISECOND,), callback, tasks)
+        contender.submit_many(Task(time.sleep, (MILLISECOND,), callback), tasks)
         contender.wait_all(done)
         seconds = time.perf_counter() - begin
     return {"rate": tasks / seconds}

@@ -9,7 +9,7 @@ import time
 from dataclasses import replace
 from typing import Any
 
-from contenders.base import Contender
+from contenders.base import Contender, Task
 from measure import Measure, Parameters, Workload, counted, running
 from task_bodies import nap, noop
 
@@ -38,8 +38,8 @@ def run(contender: Contender, parameters: Parameters) -> dict[str, float]:
             callback()
 
         started = time.perf_counter()
-        contender.submit(nap, (parameters.duration,), long)
-        contender.submit_many(noop, (), short, tasks)
+        contender.submit(Task(nap, (parameters.duration,), long))
+        contender.submit_many(Task(noop, (), short), tasks)
         contender.wait_all(done)
     return {"rate": tasks / (last[0] - started), "behind": behind[0]}
 
