@@ -1,12 +1,23 @@
 """Tables and plots from a run's figures.
 
-python benchmarks/report.py RESULTS.json                 a Markdown report to standard output
-python benchmarks/report.py RESULTS.json --plots FOLDER  plots as well (needs matplotlib)
+    python benchmarks/report.py RESULTS.json                 a Markdown report to standard output
+    python benchmarks/report.py RESULTS.json --plots FOLDER  plots as well (needs matplotlib)
+    python benchmarks/report.py RESULTS.json --into FILE     tables into a document (repeatable)
+
+A document says where its tables belong, by a pair of comments:
+
+    <!-- figures: NAME -->
+    <!-- end of figures -->
+
+NAME is `machine` (one sentence), `targets`, `headline` (ours beside multiprocessing's), or a
+workload's name. What stands between the two is replaced.
 """
 
 from __future__ import annotations
 
 import argparse
+import re
+import sys
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -14,7 +25,7 @@ from typing import Any
 import contenders
 import workloads
 from results import Key, Results, Spread
-from targets import TARGETS, Target
+from targets import OURS, Bound, targets
 
 REFERENCE = "multiprocessing"  # the peer that ratios are given against
 
@@ -34,34 +45,76 @@ def table(header: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
     return "\n".join(f"| {' | '.join(line)} |" for line in lines)
 
 
-def targets_table(summary: Mapping[Key, Spread]) -> str:
+def targets_table(results: Results) -> str:
     """Target, what was measured, met or not."""
+    summary = results.summary()
     rows = []
-    for target in TARGETS:
-        value = target.measured(summary)
+    for target in targets(results.python):
+        value = target.bound.figure.of(summary)
         if value is None:
             shown, verdict = "not measured", ""
         else:
-            shown, verdict = ratio(value, target), "met" if target.met(value) else "**missed**"
-        rows.append([target.text, bound(target), shown, verdict])
-    return table(["target", "bound", "measured", ""], rows)
+            shown = " or ".join(
+                dict.fromkeys(
+                    quantity(measured, bound)
+                    for bound in (target.bound, *target.aims)
+                    if (measured := bound.figure.of(summary)) is not None
+                )
+            )
+            verdict = "met" if target.bound.met(value) else "**missed**"
+        aims = ", ".join(limit(aim) for aim in target.aims)
+        rows.append([target.text, limit(target.bound), aims, shown, verdict])
+    return table(["target", "bound", "aim", "measured", ""], rows)
 
 
-def ratio(value: float, target: Target) -> str:
-    """A measured value in the target's terms: ratios below one as fractions."""
-    if target.against is not None and value and target.at_most is not None and target.at_most < 1:
+def quantity(value: float, bound: Bound) -> str:
+    """A measured value in the bound's terms: as a fraction where the bound is one."""
+    unit = bound.figure.unit
+    if unit == "x" and value and bound.at_most is not None and bound.at_most < 1:
         return f"1/{number(1 / value)}"
-    return f"{number(value)} {target.unit}"
+    return f"{number(value)} {unit}"
 
 
-def bound(target: Target) -> str:
-    """The bound, and the aim if there is one."""
-    if target.at_least is not None:
-        text = f"at least {ratio(target.at_least, target)}"
-    else:
-        assert target.at_most is not None
-        text = f"at most {ratio(target.at_most, target)}"
-    return text if target.aim is None else f"{text} (aim {ratio(target.aim, target)})"
+def limit(bound: Bound) -> str:
+    """The bound in words."""
+    if bound.at_least is not None:
+        return f"at least {quantity(bound.at_least, bound)}"
+    assert bound.at_most is not None
+    return f"at most {quantity(bound.at_most, bound)}"
+
+
+HEADLINE = (
+    ("limit 100,000", "saturated", "unbounded", "rate"),
+    ("two in flight", "limited", "in flight = processes", "rate"),
+    ("64 in flight", "limited", "in flight 64", "rate"),
+    ("four submitting threads, 64 in flight", "many_submitters", "4 threads", "rate"),
+    ("round trip, median", "round_trip", "one at a time", "p50"),
+    ("round trip, 99 %", "round_trip", "one at a time", "p99"),
+    ("1,000 arrivals a second: submit to callback, median", "paced", "1,000/s", "p50"),
+    ("the same: CPU time of all processes", "paced", "1,000/s", "cpu_total"),
+    ("10,000 arrivals a second: submit to callback, median", "paced", "10,000/s", "p50"),
+    ("the same: CPU time of all processes", "paced", "10,000/s", "cpu_total"),
+    ("100 MiB array there and back", "payload", "100 MiB ndarray both", "p50"),
+    ("idle for 10 s: CPU time of all processes", "idle", "10 s", "total"),
+)
+
+
+def headline_table(summary: Mapping[Key, Spread]) -> str:
+    """Ours beside the reference, for those who read one table only."""
+    rows = []
+    for text, workload, case, measure in HEADLINE:
+        keys = [Key(workload, case, measure, name) for name in (OURS, REFERENCE)]
+        if any(key not in summary for key in keys):
+            continue
+        ours, theirs = (summary[key].median for key in keys)
+        unit = workloads.load(workload).measures[measure]
+        bare = unit.unit.replace("tasks/s", "/s")
+        space = "" if bare.startswith("/") else " "
+        factor = f"{number(ours / theirs)} x" if unit.better == "higher" else ""
+        if not factor and theirs:
+            factor = f"1/{number(theirs / ours)}" if ours else ""
+        rows.append([text, *(f"{number(v)}{space}{bare}" for v in (ours, theirs)), factor])
+    return table(["no-op tasks, 2 workers", OURS, REFERENCE, ""], rows)
 
 
 def figures_table(workload: str, summary: Mapping[Key, Spread]) -> str:
@@ -78,7 +131,7 @@ def figures_table(workload: str, summary: Mapping[Key, Spread]) -> str:
 
 def _cell(summary: Mapping[Key, Spread], key: Key) -> str:
     if key not in summary:
-        return ""
+        return "n/a"
     spread, reference = summary[key], summary.get(key._replace(contender=REFERENCE))
     text = number(spread.median)
     if spread.rounds > 1:
@@ -88,8 +141,8 @@ def _cell(summary: Mapping[Key, Spread], key: Key) -> str:
     return text
 
 
-def markdown(results: Results) -> Iterator[str]:
-    """The whole report, paragraph by paragraph."""
+def machine_line(results: Results) -> str:
+    """Where, with what and when it was measured."""
     machine = results.machine
     facts = [
         f"{machine['cpu']}, {machine['cores']} cores, {machine['system']}, {machine['python']}",
@@ -98,18 +151,53 @@ def markdown(results: Results) -> Iterator[str]:
         f"load before the run {machine['load']}",
         results.started,
     ]
-    yield "; ".join(fact for fact in facts if fact) + "."
+    return "; ".join(fact for fact in facts if fact) + "."
+
+
+def markdown(results: Results) -> Iterator[str]:
+    """The whole report, paragraph by paragraph."""
+    yield machine_line(results)
     summary = results.summary()
-    yield targets_table(summary)
+    yield targets_table(results)
     yield f"Medians (minimum to maximum) over the rounds, and the ratio to {REFERENCE}'s median."
     for name in dict.fromkeys(key.workload for key in summary):
         yield f"### {name}: {workloads.load(name).title}"
         yield figures_table(name, summary)
     notes = [f"- {name}: skipped, {reason}" for name, reason in results.skipped.items()]
-    notes += [f"- {' / '.join(cell)}: {reason}" for cell, reason in results.failures().items()]
+    notes += [f"- {' / '.join(cell)}: n/a, {reason}" for cell, reason in results.failures().items()]
     if notes:
         yield "Not measured:"
         yield "\n".join(notes)
+
+
+PLACE = re.compile(
+    r"(?P<begin><!-- figures: (?P<name>\w+) -->\n).*?(?P<end><!-- end of figures -->)", re.DOTALL
+)
+
+
+def fill(document: str, results: Results) -> str:
+    """The document with this run's tables in their places; ValueError for a name without any."""
+
+    def block(place: re.Match[str]) -> str:
+        return f"{place['begin']}\n{figures(place['name'], results)}\n\n{place['end']}"
+
+    return PLACE.sub(block, document)
+
+
+def figures(name: str, results: Results) -> str:
+    """What a document calls by that name."""
+    summary = results.summary()
+    if name == "machine":
+        return machine_line(results)
+    if name == "targets":
+        return targets_table(results)
+    if name == "headline":
+        return headline_table(summary)
+    if name not in workloads.NAMES:
+        raise ValueError(f"no figures are called {name!r}")
+    if not any(key.workload == name for key in summary):
+        return "Not measured in this run."
+    return figures_table(name, summary)
 
 
 def plot_all(results: Results, folder: Path, suffix: str) -> list[Path]:
@@ -206,14 +294,33 @@ def main() -> None:
     parser.add_argument("results", type=Path, help="JSON file written by side_by_side.py")
     parser.add_argument("--plots", type=Path, metavar="FOLDER", help="draw plots into this folder")
     parser.add_argument("--format", default="svg", choices=("svg", "png"), help="of the plots")
+    parser.add_argument(
+        "--into",
+        type=Path,
+        action="append",
+        metavar="FILE",
+        help="put the tables into this document instead of printing them (repeatable)",
+    )
     options = parser.parse_args()
     results = Results.load(options.results)
-    print("\n\n".join(markdown(results)))
+    for path in options.into or ():
+        before = path.read_text(encoding="utf-8")
+        try:
+            after = fill(before, results)
+        except ValueError as error:
+            parser.error(f"{path}: {error}")
+        if after != before:
+            path.write_text(after, encoding="utf-8")
+        places = len(PLACE.findall(before))
+        print(f"{path}: {places} tables, {'changed' if after != before else 'as they were'}")
+    if not options.into:
+        print("\n\n".join(markdown(results)))
     if options.plots:
         try:
-            plot_all(results, options.plots, options.format)
+            drawn = plot_all(results, options.plots, options.format)
         except ImportError as error:
             parser.error(f"plots need matplotlib: {error}")
+        print(*drawn, sep="\n", file=sys.stderr)
 
 
 if __name__ == "__main__":

@@ -58,6 +58,12 @@ class Results:
     )  # by workload and case
     samples: list[Sample] = field(default_factory=list)
 
+    @property
+    def python(self) -> tuple[int, ...]:
+        """Major and minor version."""
+        version = str(self.machine["python"]).split()[-1]
+        return tuple(int(part) for part in version.split(".")[:2])
+
     def summary(self) -> dict[Key, Spread]:
         """Median, minimum and maximum of every figure, in the order of the run."""
         values: dict[Key, list[float]] = defaultdict(list)

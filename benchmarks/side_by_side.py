@@ -1,7 +1,8 @@
 """Measures celery_pool and its peers side by side.
 
-    python benchmarks/side_by_side.py --quick               less than two minutes: the targets
-    python benchmarks/side_by_side.py --out results.json    everything, and the figures kept
+    python benchmarks/side_by_side.py                       less than two minutes
+    python benchmarks/side_by_side.py --full --out FILE     some 15 minutes: all targets
+    python benchmarks/side_by_side.py --everything          hours: all contenders in all cases
     python benchmarks/side_by_side.py --workload paced --contender celery_pool --contender pebble
 
 The contenders take turns, round by round, each measurement in a process of its own, so that what
@@ -19,7 +20,7 @@ import signal
 import subprocess
 import sys
 from collections.abc import Iterable, Iterator
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 
 import contenders
@@ -27,13 +28,17 @@ import machine
 import report
 import workloads
 from contenders.base import Contender
+from full import contenders_for
 from measure import Parameters, Workload
 from results import Results, Sample
+from targets import PEERS
 
 CELL = Path(__file__).with_name("cell.py")
 CELL_TIMEOUT = 90  # seconds; a pool that hangs is a result, too
 NO_END = f"no end within {CELL_TIMEOUT} s"
 LEAST_ROUNDS = 5
+DURATIONS = {"quick": 0.4, "full": 0.4, "everything": 1.0}  # seconds, of one measurement
+INSTALL = 'pip install "celery-pool[bench]"'
 QUICK_CONTENDERS = ("celery_pool", "multiprocessing")
 YARDSTICK = "plain_taskpool"  # quick measures it where a workload asks for it
 
@@ -47,8 +52,9 @@ def main() -> None:
         started=datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
         options={name: value for name, value in vars(options).items() if name != "out"},
     )
-    usual = options.contender or (QUICK_CONTENDERS if options.quick else tuple(contenders.MODULES))
-    also = (YARDSTICK,) if options.quick and not options.contender else ()
+    quick = options.size == "quick"
+    usual = options.contender or (QUICK_CONTENDERS if quick else tuple(contenders.MODULES))
+    also = (YARDSTICK,) if quick and not options.contender else ()
     available = installed((*usual, *also), results)
     results.versions = machine.versions(
         contender.distribution for contender in available.values() if contender.distribution
@@ -62,7 +68,7 @@ def main() -> None:
                 for name, contender in available.items()
                 if name in wanted and can_run(contender, workload, parameters)
             ]
-            rounds = parameters.rounds or options.rounds
+            rounds = options.rounds or parameters.rounds or LEAST_ROUNDS
             hung = set[str]()
             for number, name in turns(names, rounds):
                 if name in hung:
@@ -85,10 +91,17 @@ def main() -> None:
 
 
 def parse_arguments() -> argparse.Namespace:
-    parser = argparse.ArgumentParser(description="Measures celery_pool and its peers side by side.")
-    parser.add_argument(
-        "--quick", action="store_true", help="short measurements of what the targets need"
+    parser = argparse.ArgumentParser(
+        description="Measures celery_pool and its peers side by side.",
+        epilog="Without a size and with --workload, all cases of that workload are measured.",
     )
+    size = parser.add_mutually_exclusive_group()
+    for name, text in (
+        ("quick", "short measurements beside multiprocessing, less than two minutes (the default)"),
+        ("full", "every workload beside the peers that matter, some 15 minutes"),
+        ("everything", "all contenders in all cases, hours (the default with --workload)"),
+    ):
+        size.add_argument(f"--{name}", dest="size", action="store_const", const=name, help=text)
     parser.add_argument(
         "--workload",
         action="append",
@@ -106,11 +119,10 @@ def parse_arguments() -> argparse.Namespace:
     parser.add_argument(
         "--rounds",
         type=int,
-        default=LEAST_ROUNDS,
-        help=f"rounds of each measurement ({LEAST_ROUNDS})",
+        help=f"rounds of each measurement ({LEAST_ROUNDS}, unless a case has its own)",
     )
     parser.add_argument(
-        "--duration", type=float, help="seconds, about, of one measurement (1; quick: 0.4)"
+        "--duration", type=float, help="seconds, about, of one measurement (0.4; everything: 1)"
     )
     parser.add_argument(
         "--context",
@@ -123,9 +135,10 @@ def parse_arguments() -> argparse.Namespace:
     for name in options.workload or ():
         if name.partition("/")[0] not in workloads.NAMES:
             parser.error(f"no workload {name!r}; there are {', '.join(workloads.NAMES)}")
-    if options.processes < 1 or options.rounds < 1:
+    if options.processes < 1 or (options.rounds is not None and options.rounds < 1):
         parser.error("--processes and --rounds are at least 1")
-    options.duration = options.duration or (0.4 if options.quick else 1.0)
+    options.size = options.size or ("everything" if options.workload else "quick")
+    options.duration = options.duration or DURATIONS[options.size]
     return options
 
 
@@ -136,9 +149,14 @@ def installed(names: Iterable[str], results: Results) -> dict[str, type[Contende
         try:
             available[name] = contenders.load(name)
         except ImportError as error:
-            results.skipped[name] = str(error)
-            print(f"{name}: skipped, {error}", file=sys.stderr)
+            results.skipped[name] = f"{error} ({INSTALL})" if is_peer(name) else str(error)
+            print(f"{name}: skipped, {results.skipped[name]}", file=sys.stderr)
     return available
+
+
+def is_peer(name: str) -> bool:
+    """Is it a package that the extra installs?"""
+    return name in PEERS or name == "joblib"
 
 
 def plan(options: argparse.Namespace) -> Iterator[tuple[Workload, str, Parameters]]:
@@ -148,11 +166,16 @@ def plan(options: argparse.Namespace) -> Iterator[tuple[Workload, str, Parameter
     )
     wanted = options.workload or workloads.NAMES
     for workload in map(workloads.load, workloads.NAMES):
-        asked_for = options.workload is not None and workload.name in wanted
-        cases = workload.cases(defaults, options.quick and not asked_for)
+        cases = workload.cases(defaults, options.size == "quick")
         for case, parameters in cases.items():
-            if workload.name in wanted or f"{workload.name}/{case}" in wanted:
-                yield workload, case, workload.prepare(parameters)
+            if workload.name not in wanted and f"{workload.name}/{case}" not in wanted:
+                continue
+            if options.size == "full" and not options.contender:
+                names = contenders_for(workload.name, case)
+                if not names:
+                    continue
+                parameters = replace(parameters, only=names)
+            yield workload, case, workload.prepare(parameters)
 
 
 def can_run(contender: type[Contender], workload: Workload, parameters: Parameters) -> bool:

@@ -22,6 +22,7 @@ NAMES = (
     "kills",
     "replacement",
     "recycling",
+    "instructions",
 )
 
 
