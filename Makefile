@@ -4,6 +4,7 @@ PYTHON ?= python3
 VENV ?= .venv
 ARGS ?=
 ROUNDS ?= 2000000
+RESULTS ?= benchmarks/results/full.json
 DURATION ?= 300
 CC ?= cc
 
@@ -12,7 +13,7 @@ SOURCES := setup.py pyproject.toml $(wildcard src/_poolcore.pyx src/_poolcore/*.
 PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check
 SANITIZERS := address,undefined
 
-.PHONY: help demo test test-all lint format typecheck build werror bench stress soak sanitize clean
+.PHONY: help demo test test-all lint format typecheck build werror bench perf-guard report stress soak sanitize clean
 .DELETE_ON_ERROR:
 
 help: ## this list
@@ -50,9 +51,15 @@ build: $(VENV)/.built ## the compiled core in place, sdist and wheel in dist/
 werror: $(VENV)/.built ## the C compiler's warnings are errors
 	CELERY_POOL_WERROR=1 $(BIN)/python setup.py --quiet build_ext
 
-bench: $(VENV)/.bench ## the core's operations, and the pool beside its peers
+bench: $(VENV)/.bench ## the core's operations, and the pool beside its peers (ARGS=--full: 15 minutes)
 	$(BIN)/python -m pytest benchmarks
-	$(BIN)/python benchmarks/side_by_side.py --quick $(ARGS)
+	$(BIN)/celery-pool bench $(ARGS)
+
+perf-guard: $(VENV)/.bench ## fail if a task takes over 5 % more instructions (ARGS=--store: keep the figures)
+	$(BIN)/python benchmarks/instructions.py $(or $(ARGS),--check)
+
+report: $(VENV)/.bench ## tables and plots of the documents, from RESULTS
+	$(BIN)/python benchmarks/report.py $(RESULTS) --into docs/performance.md --plots docs/plots
 
 stress: build/ring_stress-thread build/ring_stress-address ## the rings in C under the sanitizers
 	build/ring_stress-thread $(ROUNDS)

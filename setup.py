@@ -17,6 +17,7 @@ if sys.platform == "win32":
 
 from setuptools import Extension, setup
 from setuptools.command.build_ext import build_ext
+from setuptools.command.build_py import build_py
 
 
 def switch(name):
@@ -58,8 +59,29 @@ class build_poolcore(build_ext):
         self.force = True  # time stamps do not know the switches
 
 
+class build_with_benchmarks(build_py):
+    """`celery-pool bench` runs the suite of the checkout; a wheel carries a copy of it."""
+
+    def run(self):
+        super().run()
+        if not self.editable_mode:
+            for source, target in self.benchmarks():
+                self.mkpath(os.path.dirname(target))
+                self.copy_file(source, target, preserve_mode=False)
+
+    def benchmarks(self):
+        target = os.path.join(self.build_lib, "celery_pool", "_benchmarks")
+        for source in sorted(glob("benchmarks/**/*.py", recursive=True)):
+            if not os.path.basename(source).startswith("test_"):
+                yield source, os.path.join(target, os.path.relpath(source, "benchmarks"))
+
+    def get_outputs(self, include_bytecode=True):
+        copied = [] if self.editable_mode else [target for _, target in self.benchmarks()]
+        return super().get_outputs(include_bytecode) + copied
+
+
 setup(
-    cmdclass={"build_ext": build_poolcore},
+    cmdclass={"build_ext": build_poolcore, "build_py": build_with_benchmarks},
     ext_modules=[
         Extension(
             "celery_pool._poolcore",

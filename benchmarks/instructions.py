@@ -112,10 +112,12 @@ def run(contender: str, processes: int, in_flight: int | None, tasks: int) -> No
     pool.close()
 
 
-def per_task(contender: str, processes: int, in_flight: int | None) -> Counter[str]:
-    """Instructions a task by function: the difference of two runs; the least of PAIRS."""
+def per_task(
+    contender: str, processes: int, in_flight: int | None, pairs: int = PAIRS
+) -> Counter[str]:
+    """Instructions a task by function: the difference of two runs; the least of so many pairs."""
     counts = []
-    for _ in range(PAIRS):
+    for _ in range(pairs):
         few, many = (count(contender, processes, in_flight, tasks) for tasks in (FEW, MANY))
         many.subtract(few)
         counts.append(Counter({name: n / (MANY - FEW) for name, n in many.items()}))  # type: ignore[misc]
@@ -130,7 +132,7 @@ def count(contender: str, processes: int, in_flight: int | None, tasks: int) -> 
         subject += ["--processes", str(processes)]
         if in_flight:
             subject += ["--in-flight", str(in_flight)]
-        valgrind = ["valgrind", "--tool=callgrind", "--trace-children=no", "--quiet"]
+        valgrind = ["valgrind", "--tool=callgrind", "--trace-children=no", "-q"]
         subprocess.run(
             [*valgrind, f"--callgrind-out-file={output}", *subject],
             check=True,

@@ -49,26 +49,27 @@ def targets_table(results: Results) -> str:
     """Target, what was measured, met or not."""
     summary = results.summary()
     rows = []
+    unmeasured = 0
     for target in targets(results.python):
         value = target.bound.figure.of(summary)
         if value is None:
-            shown, verdict = "not measured", ""
-        else:
-            shown = " or ".join(
-                dict.fromkeys(
-                    quantity(measured, bound)
-                    for bound in (target.bound, *target.aims)
-                    if (measured := bound.figure.of(summary)) is not None
-                )
-            )
-            verdict = "met" if target.bound.met(value) else "**missed**"
+            unmeasured += 1
+            continue
+        bounds = (target.bound, *target.aims)
+        shown = dict.fromkeys(quantity(bound.figure.of(summary), bound) for bound in bounds)
+        verdict = "met" if target.bound.met(value) else "**missed**"
         aims = ", ".join(limit(aim) for aim in target.aims)
-        rows.append([target.text, limit(target.bound), aims, shown, verdict])
-    return table(["target", "bound", "aim", "measured", ""], rows)
+        rows.append([target.text, limit(target.bound), aims, " or ".join(shown), verdict])
+    text = table(["target", "bound", "aim", "measured", ""], rows) if rows else ""
+    if unmeasured:
+        text += f"\n\nTargets whose figures are not in this run: {unmeasured} (`--full` has all)."
+    return text.strip()
 
 
-def quantity(value: float, bound: Bound) -> str:
+def quantity(value: float | None, bound: Bound) -> str:
     """A measured value in the bound's terms: as a fraction where the bound is one."""
+    if value is None:
+        return "n/a"
     unit = bound.figure.unit
     if unit == "x" and value and bound.at_most is not None and bound.at_most < 1:
         return f"1/{number(1 / value)}"
@@ -170,6 +171,7 @@ def markdown(results: Results) -> Iterator[str]:
         yield "\n".join(notes)
 
 
+OTHERS = ("nanoseconds", "instruction_table")  # filled by where_it_goes.py and instructions.py
 PLACE = re.compile(
     r"(?P<begin><!-- figures: (?P<name>\w+) -->\n).*?(?P<end><!-- end of figures -->)", re.DOTALL
 )
@@ -178,8 +180,19 @@ PLACE = re.compile(
 def fill(document: str, results: Results) -> str:
     """The document with this run's tables in their places; ValueError for a name without any."""
 
+    for place in PLACE.finditer(document):
+        if place["name"] not in OTHERS:
+            document = put(document, place["name"], figures(place["name"], results))
+    return document
+
+
+def put(document: str, name: str, text: str) -> str:
+    """The document with that text in the place of that name."""
+
     def block(place: re.Match[str]) -> str:
-        return f"{place['begin']}\n{figures(place['name'], results)}\n\n{place['end']}"
+        if place["name"] != name:
+            return place[0]
+        return f"{place['begin']}\n{text}\n\n{place['end']}"
 
     return PLACE.sub(block, document)
 

@@ -19,7 +19,7 @@ class Copies(Contender):
         self._targets: tuple[Any, ...] = ()
 
     def submit(self, task: Task) -> None:
-        task.callback(self.round_trip(task.function, task.args))
+        raise NotImplementedError("copies are no tasks")
 
     def round_trip(self, function: Function, args: tuple[Any, ...]) -> Any:
         payload = make_payload(*args) if function is make_payload else args[0]

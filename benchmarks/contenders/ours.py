@@ -26,13 +26,26 @@ class CompiledBookkeeping:
         core.attach(channel)
         self._worker = WorkerEnd(*core.worker_fds(), *channel.worker_fds(), 0, 0)
         core.ready(channel)
-        self._core = core
+        self._core, self._channel = core, channel
         self.full = self._pool.full
         self.reap = self._pool.reap
         self.add = self._pool.add
 
     def submit(self, callbacks: list[Callback]) -> None:
         self._pool.apply_async(nothing, callbacks=callbacks)
+
+    def submit_calls(
+        self, function: Function, args: tuple[Any, ...], callbacks: list[Callback], count: int
+    ) -> None:
+        """Queues calls that `serve` really carries out."""
+        apply_async = self._pool.apply_async
+        for _ in range(count):
+            apply_async(function, args, callbacks=callbacks)
+
+    def serve(self) -> None:
+        """The worker's loop, in this process, until it has done all; once only."""
+        self._core.stop_worker(self._channel)
+        self._worker.serve()
 
     def finish_all(self) -> None:
         while self._worker.complete_all():

@@ -27,7 +27,9 @@ def cases(defaults: Parameters, quick: bool) -> dict[str, Parameters]:
 def run(contender: Contender, parameters: Parameters) -> dict[str, float]:
     if not instructions.has_valgrind():
         raise NotImplementedError("needs valgrind")
-    counts = instructions.per_task(contender.name, parameters.processes, parameters.in_flight)
+    counts = instructions.per_task(
+        contender.name, parameters.processes, parameters.in_flight, pairs=1
+    )
     return {"instructions": counts.total()}
 
 

@@ -33,7 +33,7 @@ def run(contender: Contender, parameters: Parameters) -> dict[str, float]:
     back = parameters.direction == "back"
     arguments = (size, kind) if back else (make_payload(size, kind),)
     now, samples = time.perf_counter, list[float]()
-    with running(contender, parameters):
+    with running(contender, parameters, warm=False):
         for _ in range(2 * parameters.processes):  # every worker has met the payload
             contender.round_trip(function, arguments)
         deadline = now() + parameters.duration

@@ -44,9 +44,9 @@ def _run(arguments: list[str]) -> int:
 
 
 def _commands() -> dict[str, ModuleType]:
-    from celery_pool.cli import map_command
+    from celery_pool.cli import bench_command, map_command
 
-    return {"map": map_command}
+    return {"bench": bench_command, "map": map_command}
 
 
 def _parser(commands: dict[str, ModuleType]) -> Parser:
