@@ -132,6 +132,10 @@ class PlainBookkeeping:
         self.full = self._pool.full
         self.reap = self._pool.reap
 
+    def add(self, result: Any, callbacks: Callbacks) -> None:
+        """Queues the result of another pool."""
+        self._pool.add(result, callbacks, [], self._new_tid(), {})
+
     def submit(self, callbacks: Callbacks) -> None:
         """Makes the record of one task and queues it."""
         self._pool.add(ApplyResult(self, None, None), callbacks, [], self._new_tid(), {})  # type: ignore[arg-type]

@@ -136,7 +136,9 @@ def _paced(rate: str) -> tuple[Target, Target]:
             Bound(_against_best("paced", rate, "p50"), at_most=1 / 4),
             (Bound(latency, at_most=20),),
         ),
-        _cost(f"{rate} arriving: CPU time of all processes", POOL, "paced", rate, "cpu_total", 1 / 2),
+        _cost(
+            f"{rate} arriving: CPU time of all processes", POOL, "paced", rate, "cpu_total", 1 / 2
+        ),
     )
 
 

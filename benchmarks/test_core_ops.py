@@ -1,5 +1,9 @@
 """The core's operations one by one, without processes: compiled, and the plain-Python yardstick.
 
+submit, add, full and reap are measured for both. Encoding and decoding are part of submit, serve
+and reap: these are measured with an argument, too. Claim and publish are single steps of the
+rings in C.
+
     python -m pytest benchmarks
 
 No assertion on time: pytest-benchmark shows the table, `--benchmark-json` and `--benchmark-compare`
@@ -7,13 +11,16 @@ keep and compare it. Figures are for TASKS operations each.
 """
 
 from collections.abc import Callable
+from concurrent.futures import Future
 from typing import Any
 
 import pytest
 
-import contenders
+import rings
 from contenders.base import Bookkeeping
+from contenders.ours import CompiledBookkeeping
 from plain_bookkeeping import PlainBookkeeping, uuid_tids
+from task_bodies import echo, noop
 
 pytest.importorskip("pytest_benchmark")
 
@@ -22,15 +29,11 @@ LIMIT = TASKS + 1
 ROUNDS = 200
 
 
-def _ours() -> Bookkeeping:
-    try:
-        return contenders.load("celery_pool")().bookkeeping(LIMIT)
-    except (ImportError, NotImplementedError) as error:
-        pytest.skip(str(error))
+ARGUMENTS = {"nothing": (), "a small argument": ("a small argument",)}
 
 
 MAKERS: dict[str, Callable[[], Bookkeeping]] = {
-    "celery_pool": _ours,
+    "celery_pool": lambda: CompiledBookkeeping(LIMIT),
     "plain, integer tids": lambda: PlainBookkeeping(LIMIT),
     "plain, uuid tids": lambda: PlainBookkeeping(LIMIT, uuid_tids()),
 }
@@ -84,3 +87,117 @@ def test_full(benchmark: Any, bookkeeping: Bookkeeping) -> None:
     benchmark.pedantic(ask, rounds=ROUNDS, warmup_rounds=5)
     assert not bookkeeping.full()
     assert empty(bookkeeping) == TASKS
+
+
+class Result(Future[None]):
+    """A result of another pool, with the interface of both kinds of those."""
+
+    ready = Future.done
+    get = Future.result
+
+
+@pytest.mark.benchmark(group="add: queue the result of another pool")
+def test_add(benchmark: Any, bookkeeping: Bookkeeping) -> None:
+    results: list[Result] = []
+
+    def fresh() -> None:
+        results[:] = [Result() for _ in range(TASKS)]
+
+    def add_all() -> None:
+        add, callbacks = bookkeeping.add, [callback]
+        for result in results:
+            add(result, callbacks)
+
+    def finish() -> int:
+        for result in results:
+            result.set_result(None)
+        return bookkeeping.reap()
+
+    benchmark.pedantic(add_all, setup=fresh, teardown=finish, rounds=ROUNDS, warmup_rounds=5)
+    fresh()
+    add_all()
+    assert finish() == TASKS
+
+
+def driven(argument: str) -> tuple[CompiledBookkeeping, Callable[[], None]]:
+    """A pool whose worker's loop runs here, and what submits TASKS calls to it."""
+    pool, args = CompiledBookkeeping(LIMIT), ARGUMENTS[argument]
+    function = echo if args else noop
+    return pool, lambda: pool.submit_calls(function, args, [callback], TASKS)
+
+
+@pytest.mark.benchmark(group="submit with encoding of the arguments")
+@pytest.mark.parametrize("argument", ARGUMENTS)
+def test_encode(benchmark: Any, argument: str) -> None:
+    pool, submit = driven(argument)
+    benchmark.pedantic(submit, teardown=lambda: empty(pool), rounds=ROUNDS, warmup_rounds=5)
+    assert empty(pool) == 0
+
+
+@pytest.mark.benchmark(group="serve, as the worker: claim, decode, call, encode, publish")
+@pytest.mark.parametrize("argument", ARGUMENTS)
+def test_serve(benchmark: Any, argument: str) -> None:
+    pools: list[CompiledBookkeeping] = []
+
+    def submitted() -> None:
+        pool, submit = driven(argument)
+        submit()
+        pools[:] = [pool]
+
+    benchmark.pedantic(lambda: pools[0].serve(), setup=submitted, rounds=ROUNDS, warmup_rounds=5)
+    assert pools[0].reap() == TASKS
+
+
+@pytest.mark.benchmark(group="reap with decoding of the results")
+@pytest.mark.parametrize("argument", ARGUMENTS)
+def test_decode(benchmark: Any, argument: str) -> None:
+    pools: list[CompiledBookkeeping] = []
+
+    def served() -> None:
+        pool, submit = driven(argument)
+        submit()
+        pool.serve()
+        pools[:] = [pool]
+
+    reaped = benchmark.pedantic(
+        lambda: pools[0].reap(), setup=served, rounds=ROUNDS, warmup_rounds=5
+    )
+    assert reaped == TASKS
+
+
+@pytest.fixture
+def lanes() -> rings.Lanes:
+    try:
+        return rings.Lanes(1)
+    except ImportError as error:
+        pytest.skip(str(error))
+
+
+@pytest.mark.benchmark(group="claim: the claim word taken and finished, in C")
+def test_claim(benchmark: Any, lanes: rings.Lanes) -> None:
+    claim_many = lanes.library.claim_many
+    claimed = benchmark.pedantic(claim_many, args=(TASKS,), rounds=ROUNDS, warmup_rounds=5)
+    assert claimed == TASKS
+
+
+@pytest.mark.benchmark(group="publish: a frame reserved and published, in C")
+def test_publish(benchmark: Any, lanes: rings.Lanes) -> None:
+    published = benchmark.pedantic(
+        lanes.library.publish_many,
+        args=(TASKS,),
+        teardown=lambda _: lanes.consume_all(),
+        rounds=ROUNDS,
+        warmup_rounds=5,
+    )
+    assert published == TASKS
+
+
+@pytest.mark.benchmark(group="take: a frame taken off a ring, in C")
+def test_take(benchmark: Any, lanes: rings.Lanes) -> None:
+    taken = benchmark.pedantic(
+        lanes.consume_all,
+        setup=lambda: lanes.library.publish_many(TASKS) and None,
+        rounds=ROUNDS,
+        warmup_rounds=5,
+    )
+    assert taken == TASKS

@@ -25,7 +25,7 @@ from measure import counted, running, saturate, task_count
 from measure import Parameters as Measurement
 from task_bodies import echo, noop
 
-TASKS = 999
+TASKS = 500
 ROUNDS = 300
 ARGUMENT = ("a small argument",)
 
@@ -63,8 +63,10 @@ def steps(rounds: int) -> Iterator[tuple[str, str, float]]:
     yield "encode a small argument, besides", parent, loaded["submit"] - plain["submit"]
     yield "serve: take the frame, claim, call, finish, publish", worker, plain["serve"]
     yield "of it: the claim word taken and finished, in C alone", worker, claim
-    yield "decode the argument and encode it as result, besides", worker, (
-        loaded["serve"] - plain["serve"]
+    yield (
+        "decode the argument and encode it as result, besides",
+        worker,
+        (loaded["serve"] - plain["serve"]),
     )
     yield "`reap`: collect, take out of the journal, callback", parent, plain["reap"]
     yield "of it: a frame taken off a ring, in C alone", parent, consume
@@ -83,7 +85,7 @@ def bare_steps(
     least = dict.fromkeys(("submit", "serve", "reap"), float("inf"))
     now = time.perf_counter_ns
     gc.disable()
-    for _ in range(max(5, rounds // 10)):
+    for _ in range(rounds):
         driven = CompiledBookkeeping(TASKS + 1)
         for _ in range(3):  # memory and rings have been used before
             for _ in range(TASKS):

@@ -6,7 +6,15 @@ from typing import Any
 
 from celery_pool import TaskPool
 from celery_pool._poolcore import Channel, PoolState, WorkerEnd
-from contenders.base import AwaitableCall, Bookkeeping, Callback, Contender, Function, Task, Waitable
+from contenders.base import (
+    AwaitableCall,
+    Bookkeeping,
+    Callback,
+    Contender,
+    Function,
+    Task,
+    Waitable,
+)
 
 UNBOUNDED_LIMIT = 100_000  # what "in flight unbounded" means for a pool that has a limit
 

@@ -25,10 +25,7 @@ def run(contender: Contender, parameters: Parameters) -> dict[str, float]:
         callback, done = counted(share * threads)
         task = Task(noop, (), callback)
         started = time.perf_counter()
-        waiting = [
-            submitters.submit(contender.submit_many, task, share)
-            for _ in range(threads)
-        ]
+        waiting = [submitters.submit(contender.submit_many, task, share) for _ in range(threads)]
         for submitted in waiting:
             submitted.result()
         contender.wait_all(done)
