@@ -13,11 +13,11 @@ SOURCES := setup.py pyproject.toml $(wildcard src/_poolcore.pyx src/_poolcore/*.
 PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check
 SANITIZERS := address,undefined
 
-.PHONY: help demo test test-all lint format typecheck build werror bench perf-guard report stress soak sanitize clean
+.PHONY: help demo test test-all lint format typecheck build werror bench perf-guard where-it-goes report stress soak sanitize clean
 .DELETE_ON_ERROR:
 
 help: ## this list
-	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-10s %s\n", $$1, $$2 }' Makefile
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-13s %s\n", $$1, $$2 }' Makefile
 
 demo: $(VENV)/.built ## the main job on real input, beside multiprocessing and concurrent.futures
 	$(BIN)/python examples/demo.py $(ARGS)
@@ -57,6 +57,10 @@ bench: $(VENV)/.bench ## the core's operations, and the pool beside its peers (A
 
 perf-guard: $(VENV)/.bench ## fail if a task takes over 5 % more instructions (ARGS=--store: keep the figures)
 	$(BIN)/python benchmarks/instructions.py $(or $(ARGS),--check)
+
+where-it-goes: $(VENV)/.bench ## nanoseconds by step and instructions by function, into docs/performance.md
+	$(BIN)/python benchmarks/where_it_goes.py --into docs/performance.md
+	$(BIN)/python benchmarks/instructions.py --functions --into docs/performance.md
 
 report: $(VENV)/.bench ## tables and plots of the documents, from RESULTS
 	$(BIN)/python benchmarks/report.py $(RESULTS) --into docs/performance.md --plots docs/plots

@@ -2,6 +2,7 @@
 
     python benchmarks/instructions.py                count them
     python benchmarks/instructions.py --functions    and list the functions that execute them
+                                                     (--into FILE: in a document as well)
     python benchmarks/instructions.py --store        and keep the figures of this Python
     python benchmarks/instructions.py --check        and fail if one is past 5 % of the kept one
     python benchmarks/instructions.py --processes 64 --in-flight 256
@@ -53,7 +54,10 @@ def main() -> int:
         count = by_function.total()
         print(f"{case}: {count:,.0f} instructions a task", flush=True)
         if options.functions:
-            print(f"\n{functions_table(by_function)}\n", flush=True)
+            table = functions_table(by_function)
+            print(f"\n{table}\n", flush=True)
+            if options.into:
+                put_into(options.into, f"{case}, {environment}:\n\n{table}")
         if options.check:
             verdict = guard.compare(case, count, environment, guard.load(FIGURES))
             print(verdict.text, flush=True)
@@ -71,6 +75,7 @@ def parse_arguments() -> argparse.Namespace:
     parser.add_argument("--processes", type=int, help="worker processes (2)")
     parser.add_argument("--in-flight", type=int, help="most tasks in flight (unbounded)")
     parser.add_argument("--functions", action="store_true", help="list where instructions go")
+    parser.add_argument("--into", type=Path, metavar="FILE", help="put that list there, too")
     parser.add_argument("--store", action="store_true", help=f"keep the figures in {FIGURES.name}")
     parser.add_argument("--check", action="store_true", help="compare with the kept figures")
     parser.add_argument("--run", type=int, metavar="TASKS", help=argparse.SUPPRESS)  # the subject
@@ -181,6 +186,14 @@ def functions_table(by_function: Counter[str]) -> str:
     for name, cost in [*top, ("all others", total - sum(cost for _, cost in top))]:
         rows.append([f"`{name}`", f"{cost:,.0f}", f"{cost / total:.1%}"])
     return report.table(["function [binary]", "instructions a task", "share"], rows)
+
+
+def put_into(path: Path, text: str) -> None:
+    """Into the document's place for `functions`."""
+    import report
+
+    document = path.read_text(encoding="utf-8")
+    path.write_text(report.put(document, "functions", text), encoding="utf-8")
 
 
 if __name__ == "__main__":

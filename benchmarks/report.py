@@ -171,7 +171,7 @@ def markdown(results: Results) -> Iterator[str]:
         yield "\n".join(notes)
 
 
-OTHERS = ("nanoseconds", "instruction_table")  # filled by where_it_goes.py and instructions.py
+OTHERS = ("nanoseconds", "functions")  # filled by where_it_goes.py and instructions.py
 PLACE = re.compile(
     r"(?P<begin><!-- figures: (?P<name>\w+) -->\n).*?(?P<end><!-- end of figures -->)", re.DOTALL
 )

@@ -170,12 +170,12 @@ def plan(options: argparse.Namespace) -> Iterator[tuple[Workload, str, Parameter
         for case, parameters in cases.items():
             if workload.name not in wanted and f"{workload.name}/{case}" not in wanted:
                 continue
+            only = parameters.only
             if options.size == "full" and not options.contender:
-                names = contenders_for(workload.name, case)
-                if not names:
+                only = contenders_for(workload.name, case)
+                if not only:
                     continue
-                parameters = replace(parameters, only=names)
-            yield workload, case, workload.prepare(parameters)
+            yield workload, case, workload.prepare(replace(parameters, only=only))
 
 
 def can_run(contender: type[Contender], workload: Workload, parameters: Parameters) -> bool:

@@ -144,7 +144,10 @@ def test_serve(benchmark: Any, argument: str) -> None:
         submit()
         pools[:] = [pool]
 
-    benchmark.pedantic(lambda: pools[0].serve(), setup=submitted, rounds=ROUNDS, warmup_rounds=5)
+    def serve() -> None:
+        pools[0].serve()
+
+    benchmark.pedantic(serve, setup=submitted, rounds=ROUNDS, warmup_rounds=5)
     assert pools[0].reap() == TASKS
 
 
@@ -159,9 +162,10 @@ def test_decode(benchmark: Any, argument: str) -> None:
         pool.serve()
         pools[:] = [pool]
 
-    reaped = benchmark.pedantic(
-        lambda: pools[0].reap(), setup=served, rounds=ROUNDS, warmup_rounds=5
-    )
+    def reap() -> int:
+        return pools[0].reap()
+
+    reaped = benchmark.pedantic(reap, setup=served, rounds=ROUNDS, warmup_rounds=5)
     assert reaped == TASKS
 
 

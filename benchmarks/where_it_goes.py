@@ -21,8 +21,8 @@ import machine
 import report
 import rings
 from contenders.ours import CompiledBookkeeping
-from measure import counted, running, saturate, task_count
 from measure import Parameters as Measurement
+from measure import counted, running, saturate, task_count
 from task_bodies import echo, noop
 
 TASKS = 500

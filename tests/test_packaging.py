@@ -130,3 +130,16 @@ def test_wheel_works_without_compiler_and_cython(
 
     command = place / "bin" / "celery-pool"
     assert "usage" in run(command, "--help", cwd=tmp_path, env=empty).lower()
+
+    psutil = pytest.importorskip("psutil")  # the one package that the benchmarks cannot do without
+    found = tmp_path / "found"
+    found.mkdir()
+    (found / "psutil").symlink_to(Path(psutil.__file__).parent)
+    printed = run(
+        *(command, "bench", "--workload", "saturated/unbounded", "--duration", "0.05"),
+        *("--rounds", "1", "--contender", "celery_pool", "--contender", "billiard"),
+        cwd=tmp_path,
+        env=empty | {"PYTHONPATH": str(found)},
+    )
+    assert "| unbounded | rate (tasks/s) |" in printed
+    assert "billiard: skipped" in printed

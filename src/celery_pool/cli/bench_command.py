@@ -1,7 +1,7 @@
 """`celery-pool bench`: the project's benchmark suite, for those who doubt its figures.
 
-The suite is the folder `benchmarks/` of the project. A wheel carries it as `celery_pool/_benchmarks`;
-in a checkout it is used where it lies. It is a program of its own, run here as such.
+The suite is the folder `benchmarks/` of the project. A wheel carries it as `_benchmarks` in this
+package; in a checkout it is used where it lies. It is a program of its own, run here as such.
 """
 
 from __future__ import annotations
