@@ -18,12 +18,13 @@ from measure import Measure, Parameters, Workload, running
 from task_bodies import noop
 
 BATCH = 100
+LEAST_SECONDS = 4.0  # some kills
 
 
 def cases(defaults: Parameters, quick: bool) -> dict[str, Parameters]:
     if quick:
         return {}
-    usual = replace(defaults, in_flight=1_000, duration=defaults.duration * 5)
+    usual = replace(defaults, in_flight=1_000, duration=max(LEAST_SECONDS, defaults.duration * 5))
     return {"undisturbed": usual, "a kill a second": replace(usual, kills=1.0)}
 
 
