@@ -100,7 +100,8 @@ class CeleryPool(Contender):
     ) -> AsyncIterator[AwaitableCall]:
         from celery_pool.aio import AsyncTaskPool
 
-        async with AsyncTaskPool(in_flight, processes=processes, context=context) as pool:
+        limit = max(in_flight, processes)
+        async with AsyncTaskPool(limit, processes=processes, context=context) as pool:
             yield pool.submit
 
     def bookkeeping(self, limit: int) -> Bookkeeping:

@@ -19,7 +19,7 @@ def cases(defaults: Parameters, quick: bool) -> dict[str, Parameters]:
     if quick:
         return {}
     return {
-        f"{coroutines} in flight": replace(defaults, in_flight=coroutines)
+        f"{coroutines:,} in flight": replace(defaults, in_flight=coroutines)
         for coroutines in (1, 64, 1_000)
     }
 
