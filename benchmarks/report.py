@@ -25,7 +25,7 @@ from typing import Any
 import contenders
 import workloads
 from results import Key, Results, Spread
-from targets import OURS, Bound, targets
+from targets import OURS, PEERS, Bound, targets
 
 REFERENCE = "multiprocessing"  # the peer that ratios are given against
 
@@ -71,7 +71,7 @@ def quantity(value: float | None, bound: Bound) -> str:
     if value is None:
         return "n/a"
     unit = bound.figure.unit
-    if unit == "x" and value and bound.at_most is not None and bound.at_most < 1:
+    if unit == "x" and 0 < value < 1 and bound.at_most is not None and bound.at_most < 1:
         return f"1/{number(1 / value)}"
     return f"{number(value)} {unit}"
 
@@ -218,6 +218,7 @@ def plot_all(results: Results, folder: Path, suffix: str) -> list[Path]:
     import matplotlib
 
     matplotlib.use("Agg")
+    matplotlib.rcParams.update({"svg.hashsalt": "celery-pool", "svg.fonttype": "none"})
     folder.mkdir(parents=True, exist_ok=True)
     drawn = []
     for name, draw in (
@@ -228,16 +229,19 @@ def plot_all(results: Results, folder: Path, suffix: str) -> list[Path]:
         figure = draw(results)
         if figure is not None:
             drawn.append(folder / f"{name}.{suffix}")
-            figure.savefig(drawn[-1], bbox_inches="tight")
+            undated = {"metadata": {"Date": None}} if suffix == "svg" else {}
+            figure.savefig(drawn[-1], bbox_inches="tight", facecolor="white", **undated)
     return drawn
 
 
 def _plot_in_flight(results: Results) -> Any:
+    """Only contenders that were measured with several numbers in flight."""
     lines: dict[str, list[tuple[float, float]]] = {}
     for key, spread in results.summary().items():
         if key.workload == "limited":
             depth = results.parameters[key.workload][key.case]["in_flight"]
             lines.setdefault(key.contender, []).append((depth, spread.median))
+    lines = {label: points for label, points in lines.items() if len(points) > 1}
     return _line_plot(lines, "tasks in flight", "tasks a second")
 
 
@@ -260,13 +264,33 @@ def _line_plot(lines: dict[str, list[tuple[float, float]]], across: str, up: str
         return None
     from matplotlib import pyplot
 
-    figure, axes = pyplot.subplots()
+    figure, axes = pyplot.subplots(figsize=(7, 4.5))
     for label, points in lines.items():
-        axes.plot(*zip(*sorted(points), strict=True), marker="o", label=label)
+        name, _, kind = label.partition(", ")
+        style = "--" if kind == "bytes" else "-"
+        width = 2.5 if name == OURS else 1.2
+        axes.plot(
+            *zip(*sorted(points), strict=True),
+            style,
+            marker="o",
+            markersize=4,
+            label=label,
+            color=_color(name),
+            linewidth=width,
+        )
     axes.set(xscale="log", yscale="log", xlabel=across, ylabel=up)
     axes.grid(visible=True, alpha=0.3)
-    axes.legend(fontsize="small")
+    axes.legend(fontsize="small", loc="center left", bbox_to_anchor=(1, 0.5))
     return figure
+
+
+def _color(contender: str) -> str:
+    """The same one in all plots; those that are no products are gray."""
+    products = (OURS, *PEERS, "joblib")
+    if contender in products:
+        return f"C{products.index(contender)}"
+    others = [name for name in contenders.MODULES if name not in products]
+    return str(0.8 * others.index(contender) / len(others))
 
 
 def _plot_latency(results: Results) -> Any:
@@ -292,11 +316,22 @@ def _plot_latency(results: Results) -> Any:
                     quantiles,
                     [spread.median for spread in spreads if spread],
                     marker="o",
+                    markersize=4,
                     label=name,
+                    color=_color(name),
+                    linewidth=2.5 if name == OURS else 1.2,
                 )
         axes.set(yscale="log", title=f"{workload}, {case}", ylabel="µs")
         axes.grid(visible=True, alpha=0.3)
-    grid[0][0].legend(fontsize="small")
+    handles, labels = grid[0][-1].get_legend_handles_labels()
+    for axes in grid[0][:-1]:
+        for handle, label in zip(*axes.get_legend_handles_labels(), strict=True):
+            if label not in labels:
+                handles.append(handle)
+                labels.append(label)
+    grid[0][-1].legend(
+        handles, labels, fontsize="small", loc="center left", bbox_to_anchor=(1, 0.5)
+    )
     return figure
 
 
@@ -315,6 +350,8 @@ def main() -> None:
         help="put the tables into this document instead of printing them (repeatable)",
     )
     options = parser.parse_args()
+    if not options.results.exists():
+        parser.error(f"no {options.results}: celery-pool bench --full --out {options.results}")
     results = Results.load(options.results)
     for path in options.into or ():
         before = path.read_text(encoding="utf-8")

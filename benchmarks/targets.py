@@ -219,12 +219,12 @@ _TARGETS = (
         Bound(_in("ms", _median("idle", "10 s", "total")), at_most=1),
     ),
     Target(
-        "100 MiB float64 array there and back: time against two plain copies",
+        "100 MiB array there and back: time against two plain copies",
         Bound(_COPIES, at_most=1.5),
         (Bound(_COPIES, at_most=1.1),),
     ),
-    _cost("the same: time", "joblib", _PAYLOAD, _NDARRAY_100, "p50", 1 / 10),
-    _cost("the same: time", POOL, _PAYLOAD, _NDARRAY_100, "p50", 1 / 15),
+    _cost("100 MiB array there and back: time", "joblib", _PAYLOAD, _NDARRAY_100, "p50", 1 / 10),
+    _cost("100 MiB array there and back: time", POOL, _PAYLOAD, _NDARRAY_100, "p50", 1 / 15),
     _cost("1 MiB array there and back: time", POOL, _PAYLOAD, "1 MiB ndarray both", "p50", 1 / 5),
     _cost(
         "64 KiB of bytes there and back: time",
