@@ -108,14 +108,22 @@ def headline_table(summary: Mapping[Key, Spread]) -> str:
         if any(key not in summary for key in keys):
             continue
         ours, theirs = (summary[key].median for key in keys)
-        unit = workloads.load(workload).measures[measure]
-        bare = unit.unit.replace("tasks/s", "/s")
-        space = "" if bare.startswith("/") else " "
-        factor = f"{number(ours / theirs)} x" if unit.better == "higher" else ""
-        if not factor and theirs:
-            factor = f"1/{number(theirs / ours)}" if ours else ""
-        rows.append([text, *(f"{number(v)}{space}{bare}" for v in (ours, theirs)), factor])
-    return table(["no-op tasks, 2 workers", OURS, REFERENCE, ""], rows)
+        unit = workloads.load(workload).measures[measure].unit
+        factor = ""
+        if ours and theirs:
+            times = ours / theirs
+            factor = f"{number(times)} x" if times >= 1 else f"1/{number(1 / times)}"
+        rows.append([text, readable(ours, unit), readable(theirs, unit), factor])
+    return table(["2 workers", OURS, REFERENCE, ""], rows)
+
+
+def readable(value: float, unit: str) -> str:
+    """A figure with its unit, as one writes it in a sentence."""
+    if unit == "tasks/s":
+        return f"{number(value)}/s"
+    if unit == "µs" and value >= 10_000:
+        return f"{number(value / 1_000)} ms"
+    return f"{number(value)} {unit}"
 
 
 def figures_table(workload: str, summary: Mapping[Key, Spread]) -> str:

@@ -31,6 +31,7 @@ class Sample:
     round: int
     figures: dict[str, float]
     error: str | None = None  # why there are no figures
+    took: float = 0.0  # seconds, start and end included
 
 
 @dataclass(frozen=True)

@@ -19,6 +19,7 @@ import os
 import signal
 import subprocess
 import sys
+import time
 from collections.abc import Iterable, Iterator
 from dataclasses import asdict, replace
 from pathlib import Path
@@ -200,7 +201,7 @@ def run_cell(
 ) -> Sample:
     """One measurement in a fresh process; nothing of its session is left afterwards."""
     request = {"contender": contender, "workload": workload.name, "parameters": asdict(parameters)}
-    figures, error = {}, None
+    figures, error, begin = {}, None, time.monotonic()
     with subprocess.Popen(
         [sys.executable, str(CELL), json.dumps(request)],
         stdin=subprocess.DEVNULL,
@@ -220,7 +221,8 @@ def run_cell(
         finally:
             with contextlib.suppress(ProcessLookupError):
                 os.killpg(process.pid, signal.SIGKILL)
-    return Sample(workload.name, case, contender, number, figures, error)
+    took = round(time.monotonic() - begin, 3)
+    return Sample(workload.name, case, contender, number, figures, error, took)
 
 
 def show(sample: Sample, workload: Workload, rounds: int) -> None:
