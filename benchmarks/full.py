@@ -20,7 +20,6 @@ PLAN: Plan = {
     "saturated": {"unbounded": (*PRODUCTS, "plain_taskpool", *RAW, "inline")},
     "limited": {
         "in flight = processes": (OURS, POOL, "billiard", *RAW),
-        "in flight 16": MAIN,
         "in flight 64": MAIN,
         "in flight 1,000": MAIN,
         "in flight 10,000": MAIN,
@@ -28,7 +27,7 @@ PLAN: Plan = {
     "round_trip": {ALL_CASES: (*PRODUCTS, *RAW)},
     "bookkeeping": {ALL_CASES: (OURS, "plain_taskpool")},
     "in_flight": {ALL_CASES: (OURS,)},
-    "paced": {"100/s": (OURS, POOL), "1,000/s": PRODUCTS, "10,000/s": PRODUCTS},
+    "paced": {"100/s": (OURS, POOL), "1,000/s": PRODUCTS, "10,000/s": MAIN},
     "idle": {ALL_CASES: (OURS, POOL)},
     "many_submitters": {"4 threads": MAIN},
     "asyncio_program": {"64 in flight": (OURS, POOL, FUTURES)},
@@ -43,7 +42,6 @@ PLAN: Plan = {
     "startup": {ALL_CASES: (OURS, POOL, FUTURES)},
     "payload": {
         **{f"{size} bytes both": (OURS, POOL) for size in ("1 KiB", "64 KiB", "1 MiB", "16 MiB")},
-        "100 MiB bytes both": (OURS, POOL),
         "64 KiB ndarray both": (OURS, POOL),
         "1 MiB ndarray both": (OURS, POOL, "joblib", "copies"),
         "16 MiB ndarray both": (OURS, POOL, "joblib", "copies"),

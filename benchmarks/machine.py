@@ -8,6 +8,8 @@ import subprocess
 from collections.abc import Iterable
 from pathlib import Path
 
+HERE = Path(__file__).resolve().parent
+
 
 def describe() -> dict[str, object]:
     """The machine and its Python."""
@@ -32,11 +34,13 @@ def _cpu_model() -> str:
 
 
 def commit() -> str | None:
-    """The commit of the working tree, marked if the tree has changes."""
+    """The commit of the working tree, marked if the tree has changes; None if installed."""
+    if not (HERE.parent / "pyproject.toml").exists():
+        return None  # a repository around us would be somebody else's
     try:
         return subprocess.run(
             ["git", "describe", "--always", "--dirty", "--abbrev=40", "--exclude=*"],
-            cwd=Path(__file__).parent,
+            cwd=HERE,
             capture_output=True,
             text=True,
             check=True,

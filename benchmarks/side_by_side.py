@@ -32,13 +32,12 @@ from contenders.base import Contender
 from full import contenders_for
 from measure import Parameters, Workload
 from results import Results, Sample
-from targets import PEERS
 
 CELL = Path(__file__).with_name("cell.py")
 CELL_TIMEOUT = 90  # seconds; a pool that hangs is a result, too
 NO_END = f"no end within {CELL_TIMEOUT} s"
 LEAST_ROUNDS = 5
-DURATIONS = {"quick": 0.4, "full": 0.4, "everything": 1.0}  # seconds, of one measurement
+DURATIONS = {"quick": 0.4, "full": 0.3, "everything": 1.0}  # seconds, of one measurement
 INSTALL = 'pip install "celery-pool[bench]"'
 QUICK_CONTENDERS = ("celery_pool", "multiprocessing")
 YARDSTICK = "plain_taskpool"  # quick measures it where a workload asks for it
@@ -123,7 +122,9 @@ def parse_arguments() -> argparse.Namespace:
         help=f"rounds of each measurement ({LEAST_ROUNDS}, unless a case has its own)",
     )
     parser.add_argument(
-        "--duration", type=float, help="seconds, about, of one measurement (0.4; everything: 1)"
+        "--duration",
+        type=float,
+        help="seconds, about, of one measurement (0.4; full: 0.3; everything: 1)",
     )
     parser.add_argument(
         "--context",
@@ -150,14 +151,10 @@ def installed(names: Iterable[str], results: Results) -> dict[str, type[Contende
         try:
             available[name] = contenders.load(name)
         except ImportError as error:
-            results.skipped[name] = f"{error} ({INSTALL})" if is_peer(name) else str(error)
+            hint = f" ({INSTALL})" if isinstance(error, ModuleNotFoundError) else ""
+            results.skipped[name] = f"{error}{hint}"
             print(f"{name}: skipped, {results.skipped[name]}", file=sys.stderr)
     return available
-
-
-def is_peer(name: str) -> bool:
-    """Is it a package that the extra installs?"""
-    return name in PEERS or name == "joblib"
 
 
 def plan(options: argparse.Namespace) -> Iterator[tuple[Workload, str, Parameters]]:
@@ -184,7 +181,7 @@ def can_run(contender: type[Contender], workload: Workload, parameters: Paramete
     return (
         (contender.only is None or workload.name in contender.only)
         and (parameters.kills == 0 or contender.survives_kill)
-        and (workload.name != "recycling" or contender.recycles)
+        and (parameters.recycle == 0 or contender.recycles)
     )
 
 

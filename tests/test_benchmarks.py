@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.util
 import json
 import subprocess
 import sys
@@ -33,12 +34,14 @@ def suite(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
             del sys.modules[name]
 
 
-def bench(*arguments: str, status: int = 0) -> subprocess.CompletedProcess[str]:
+def bench(
+    *arguments: str, status: int = 0, deadline: float = DEADLINE
+) -> subprocess.CompletedProcess[str]:
     done = subprocess.run(
         [*BENCH, *arguments],
         capture_output=True,
         text=True,
-        timeout=DEADLINE,
+        timeout=deadline,
         check=False,
         stdin=subprocess.DEVNULL,
     )
@@ -101,6 +104,68 @@ def test_bench_needs_its_suite(tmp_path: Path) -> None:
 
 def test_bench_tells_wrong_options() -> None:
     assert "usage: celery-pool bench" in bench("--nonsense", status=2).stderr
+
+
+def samples(path: Path) -> list[dict[str, Any]]:
+    found: list[dict[str, Any]] = json.loads(path.read_text())["samples"]
+    return found
+
+
+@pytest.mark.slow
+def test_all_contenders_that_are_installed_run(tmp_path: Path) -> None:
+    kept = tmp_path / "results.json"
+    short = ("--rounds", "1", "--duration", "0.05", "--out", str(kept))
+    bench("--workload", "round_trip", *short)
+    found = samples(kept)
+    assert not [(sample["contender"], sample["error"]) for sample in found if sample["error"]]
+    names = {sample["contender"] for sample in found}
+    assert {"celery_pool", "multiprocessing", "concurrent.futures", "raw_pipe"} <= names
+
+
+LONG = {"idle", "instructions"}  # the workloads that take their time, however short one wants it
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(180)
+def test_all_workloads_run(tmp_path: Path) -> None:
+    import workloads
+    from measure import Parameters
+
+    names = set(workloads.NAMES) - LONG
+    if importlib.util.find_spec("celery_pool.aio") is None:
+        names -= {"asyncio_program"}
+    if importlib.util.find_spec("numpy") is None:
+        names -= {"payload"}
+    chosen = []
+    for name in names:
+        case = next(iter(workloads.load(name).cases(Parameters(), False)))
+        chosen += ["--workload", f"{name}/{case}"]
+    kept = tmp_path / "results.json"
+    short = ("--rounds", "1", "--duration", "0.05", "--out", str(kept))
+    bench(*chosen, "--contender", "celery_pool", *short, deadline=150.0)
+    found = samples(kept)
+    assert not [(sample["workload"], sample["error"]) for sample in found if sample["error"]]
+    assert {sample["workload"] for sample in found} == names
+
+
+def test_the_rings_alone_answer_every_message() -> None:
+    try:
+        import rings
+
+        lanes = rings.Lanes(2)
+    except ImportError as error:
+        pytest.skip(str(error))
+    assert lanes.library.claim_many(100) == 100
+    for _ in range(20):  # more than once around the ring
+        assert lanes.library.publish_many(1_000) == 1_000
+        assert lanes.consume_all() == 1_000
+    lanes = rings.Lanes(2)
+    lanes.start()
+    try:
+        for in_flight in (1, 2, 2_048):
+            assert lanes.exchange(20_000, in_flight) > 0
+    finally:
+        lanes.close()
 
 
 # ---- what it consists of ----
