@@ -84,9 +84,7 @@ def test_apscheduler(executor, tmp_path, caplog):
 
     path = tmp_path / "ran"
     events = []
-    scheduler = BackgroundScheduler(
-        executors={"default": Workers(executor())}, timezone="UTC"
-    )
+    scheduler = BackgroundScheduler(executors={"default": Workers(executor())}, timezone="UTC")
     scheduler.add_listener(events.append, EVENT_JOB_EXECUTED | EVENT_JOB_ERROR)
     before = set(threading.enumerate())
     scheduler.start()
