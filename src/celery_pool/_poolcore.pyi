@@ -5,6 +5,8 @@ import multiprocessing.pool
 from collections.abc import Callable, Hashable, Iterable, Mapping
 from typing import Any, Final, TypeVar, final
 
+from typing_extensions import Buffer
+
 from .picklers import Pickler
 
 _T = TypeVar("_T")
@@ -71,8 +73,28 @@ class Table: ...
 class Function: ...
 
 @final
-class Codec:
-    def __init__(self, pickler: Pickler) -> None: ...
+class Codec: ...
+
+@final
+class Gather:
+    def __call__(self, buffer: Buffer) -> bool: ...
+    def write(self, data: Buffer) -> None: ...
+
+@final
+class Arena:
+    kept: Final[int]
+
+@final
+class Parcel: ...
+
+@final
+class PeerArena: ...
+
+@final
+class Delivery: ...
+
+@final
+class SharedBuffer: ...
 
 @final
 class Limits:
