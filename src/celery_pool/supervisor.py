@@ -10,23 +10,18 @@ from __future__ import annotations
 import contextlib
 import enum
 import itertools
-import multiprocessing.process
 import os
 import select
 import selectors
 import signal
-import socket
 import threading
 import time
 from collections import Counter
-from collections.abc import Iterator
 from dataclasses import dataclass
-from multiprocessing import resource_tracker
 from multiprocessing.context import BaseContext
-from multiprocessing.process import BaseProcess
 from typing import Any
 
-from . import _poolcore, forkguard, remote, template
+from . import _poolcore, forkguard, remote
 from .errors import (
     AttachError,
     CrashLoopError,
@@ -39,24 +34,17 @@ from .errors import (
 from .memory import OutOfMemoryKills, anonymous_kib
 from .processes import NEVER, WorkerProcess
 from .restarts import RestartBudget
+from .template_process import TemplateProcess
 from .worker import ATTACH_FAILED, WorkerPlan
 
 #: How long a dead worker's exit code is waited for, in seconds.
 EXIT_CODE_WAIT = 0.5
-#: How long the template may take to end, in seconds.
-TEMPLATE_GRACE = 2.0
-#: How long the dead template's status may take to arrive, in seconds.
-STATUS_WAIT = 0.2
-#: How long the template may be unable to take a request, in seconds.
-TEMPLATE_STUCK = 10.0
 #: The supervisor looks at everything this often at least, in seconds.
 LONGEST_SLEEP = 3600.0
 #: How often workers' memory is looked at while tasks run, in seconds.
 MEMORY_INTERVAL = 0.1
 #: How long callbacks may still run after the end of the workers, in seconds.
 REAPER_GRACE = 5.0
-
-_packet_socket = getattr(socket, "SOCK_SEQPACKET", socket.SOCK_DGRAM)
 
 Reason = tuple[type[BaseException], tuple[Any, ...]]
 
@@ -123,9 +111,7 @@ class Supervisor:
         self._limits_due = NEVER
         self._prune_due = NEVER
         self._selector = selectors.DefaultSelector()
-        self._process: BaseProcess | None = None
-        self._process_pidfd = -1
-        self._sock: socket.socket | None = None
+        self._template: TemplateProcess | None = None
         with forkguard.lock:
             self._bell, self._ring = os.pipe()
             self._end_seen, self._end = os.pipe()  # the latter is closed at the end
@@ -142,13 +128,13 @@ class Supervisor:
 
     def owned_fds(self) -> set[int]:
         """For forkguard."""
-        fds = {self._bell, self._ring, self._end_seen, self._end, self._process_pidfd}
+        fds = {self._bell, self._ring, self._end_seen, self._end}
         if self.phase is not Phase.ENDED:
             fds.add(self._selector.fileno())
         for worker in list(self.workers.values()):
             fds |= worker.fds()
-        if self._sock is not None:
-            fds.add(self._sock.detach())
+        if self._template is not None:
+            fds |= self._template.detach()
         return fds
 
     def __del__(self) -> None:
@@ -263,50 +249,23 @@ class Supervisor:
     # ---- the template ----
 
     def _start_template(self) -> None:
+        made = TemplateProcess(self.context, self.plan, f"{self.name}-template")
         with forkguard.lock:
-            ours, theirs = socket.socketpair(socket.AF_UNIX, _packet_socket)
-            self._sock = ours
-        ours.settimeout(TEMPLATE_STUCK)
+            made.connect()
+            self._template = made
         try:
-            self._process = self.context.Process(  # type: ignore[attr-defined]
-                target=template.template_main,
-                args=(theirs, self.plan),
-                name=f"{self.name}-template",
-                daemon=True,
-            )
-            with _without_sigint(self.context):
-                self._process.start()
+            made.start()
         except BaseException:
-            self._process = None
             self._end_template()
             raise
-        finally:
-            theirs.close()
-        # ours to end: at the exit of a child that the user forks multiprocessing would
-        # kill what it knows
-        multiprocessing.process._children.discard(self._process)  # type: ignore[attr-defined]
-        self._selector.register(ours, selectors.EVENT_READ)
-        if hasattr(os, "pidfd_open") and self._process.pid is not None:
-            with contextlib.suppress(OSError):  # without it its end is seen a little later
-                self._process_pidfd = os.pidfd_open(self._process.pid)
+        self._selector.register(made.sock, selectors.EVENT_READ)
 
     def _end_template(self) -> None:
-        if self._sock is not None:
+        made, self._template = self._template, None
+        if made is not None:
             with contextlib.suppress(KeyError):
-                self._selector.unregister(self._sock)
-            self._sock.close()
-            self._sock = None
-        process, self._process = self._process, None
-        pidfd, self._process_pidfd = self._process_pidfd, -1
-        if process is None:
-            return
-        if not _has_exited(process, pidfd):
-            process.kill()
-            _has_exited(process, pidfd)
-        if pidfd >= 0:
-            os.close(pidfd)
-        with contextlib.suppress(ValueError):  # somebody else has waited for it
-            process.close()
+                self._selector.unregister(made.sock)
+            made.end()
 
     def _template_died(self) -> None:
         """Somebody killed it. Its workers live on; their exit codes are lost."""
@@ -329,7 +288,7 @@ class Supervisor:
     # ---- workers ----
 
     def _start_worker(self) -> None:
-        assert self._sock is not None
+        assert self._template is not None
         serial = next(self._serials)
         with forkguard.lock:
             channel = _poolcore.Channel(self.core.ring_size, self.policy.max_tasks)
@@ -353,9 +312,9 @@ class Supervisor:
         os.set_blocking(stack_end, False)
         self.core.attach(channel)
         try:
-            template.send(
-                self._sock,
-                (serial, f"{self.name}-worker-{serial}"),
+            self._template.ask_for_worker(
+                serial,
+                f"{self.name}-worker-{serial}",
                 [*self.core.worker_fds(), *channel.worker_fds(), lifeline, stack_end],
             )
         except BaseException:
@@ -478,7 +437,7 @@ class Supervisor:
             return
         while self._missing() > 0 and time.monotonic() >= self._budget.next_start:
             try:
-                if self._sock is None:
+                if self._template is None:
                     self._start_template()
                 self._start_worker()
             except ConnectionError:  # the template has just died: a new one, at once
@@ -533,7 +492,7 @@ class Supervisor:
                 if key.fd == self._bell:
                     with contextlib.suppress(BlockingIOError):
                         os.read(self._bell, 4096)
-                elif key.fileobj is self._sock:
+                elif self._template is not None and key.fileobj is self._template.sock:
                     self._hear_template()
                 elif key.fd == key.data.pidfd:
                     self._worker_died(key.data)
@@ -578,11 +537,8 @@ class Supervisor:
         )
 
     def _hear_template(self) -> None:
-        assert self._sock is not None
-        try:
-            message, fds = template.receive(self._sock)
-        except OSError:
-            message, fds = None, []
+        assert self._template is not None
+        message, fds = self._template.hear()
         if message is None:
             self._template_died()
             return
@@ -721,33 +677,3 @@ class Supervisor:
             fd = getattr(self, name)
             setattr(self, name, -1)
             os.close(fd)
-
-
-def _has_exited(process: BaseProcess, pidfd: int) -> bool:
-    """Within TEMPLATE_GRACE; and is reaped, if nobody else has done that. Not by
-    multiprocessing's join: it would wait for a pipe that the workers keep open."""
-    grace = TEMPLATE_GRACE
-    if pidfd >= 0:
-        poll = select.poll()
-        poll.register(pidfd, select.POLLIN)
-        if not poll.poll(1000 * grace):
-            return False
-        grace = STATUS_WAIT
-    end = time.monotonic() + grace
-    while process.exitcode is None:
-        if time.monotonic() >= end:
-            return pidfd >= 0
-        time.sleep(0.001)
-    return True
-
-
-@contextlib.contextmanager
-def _without_sigint(context: BaseContext) -> Iterator[None]:
-    """A process started meanwhile is deaf to Ctrl-C until it has set itself up."""
-    if context.get_start_method() != "fork":
-        resource_tracker.ensure_running()  # its own start would unblock SIGINT
-    mask = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
-    try:
-        yield
-    finally:
-        signal.pthread_sigmask(signal.SIG_SETMASK, mask)

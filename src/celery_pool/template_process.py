@@ -1,0 +1,132 @@
+"""The template as its parent sees it: start, requests, end."""
+
+from __future__ import annotations
+
+import contextlib
+import multiprocessing.process
+import os
+import select
+import signal
+import socket
+import time
+from collections.abc import Iterator
+from multiprocessing import resource_tracker
+from multiprocessing.context import BaseContext
+from multiprocessing.process import BaseProcess
+from typing import Any
+
+from . import template
+from .worker import WorkerPlan
+
+#: How long the template may take to end, in seconds.
+TEMPLATE_GRACE = 2.0
+#: How long the dead template's status may take to arrive, in seconds.
+STATUS_WAIT = 0.2
+#: How long the template may be unable to take a request, in seconds.
+TEMPLATE_STUCK = 10.0
+
+_packet_socket = getattr(socket, "SOCK_SEQPACKET", socket.SOCK_DGRAM)
+
+
+class TemplateProcess:
+    """One template process, from `connect` and `start` to `end`; used by one thread."""
+
+    sock: socket.socket  # readable when it says something, or has ended
+    _theirs: socket.socket
+
+    def __init__(self, context: BaseContext, plan: WorkerPlan, name: str) -> None:
+        self._context = context
+        self._plan = plan
+        self._name = name
+        self._process: BaseProcess | None = None
+        self._pidfd = -1
+
+    def connect(self) -> None:
+        """Makes the socket pair; first of all."""
+        self.sock, self._theirs = socket.socketpair(socket.AF_UNIX, _packet_socket)
+        self.sock.settimeout(TEMPLATE_STUCK)
+
+    def start(self) -> None:
+        """Starts the process. If it raises, `end` has to follow all the same."""
+        try:
+            process = self._context.Process(  # type: ignore[attr-defined]
+                target=template.template_main,
+                args=(self._theirs, self._plan),
+                name=self._name,
+                daemon=True,
+            )
+            with _without_sigint(self._context):
+                process.start()
+        finally:
+            self._theirs.close()
+        self._process = process
+        # ours to end: at the exit of a child that the user forks multiprocessing would
+        # kill what it knows
+        multiprocessing.process._children.discard(process)  # type: ignore[attr-defined]
+        if hasattr(os, "pidfd_open"):
+            with contextlib.suppress(OSError):  # without it its end is seen a little later
+                self._pidfd = os.pidfd_open(process.pid)
+
+    @property
+    def pid(self) -> int | None:
+        return self._process.pid if self._process is not None else None
+
+    def ask_for_worker(self, serial: int, name: str, fds: list[int]) -> None:
+        """Has a worker forked that gets `fds`. ConnectionError: the template is dead."""
+        template.send(self.sock, (serial, name), fds)
+
+    def hear(self) -> tuple[tuple[Any, ...] | None, list[int]]:
+        """(message, descriptors); the message is None if it is dead."""
+        try:
+            return template.receive(self.sock)
+        except OSError:
+            return None, []
+
+    def detach(self) -> set[int]:
+        """In a forked child: the descriptors to close; the objects let go of them."""
+        return {self.sock.detach(), self._pidfd}
+
+    def end(self) -> None:
+        """Its workers live on."""
+        self.sock.close()
+        process, self._process = self._process, None
+        pidfd, self._pidfd = self._pidfd, -1
+        if process is None:
+            return
+        if not _has_exited(process, pidfd):
+            process.kill()
+            _has_exited(process, pidfd)
+        if pidfd >= 0:
+            os.close(pidfd)
+        with contextlib.suppress(ValueError):  # somebody else has waited for it
+            process.close()
+
+
+def _has_exited(process: BaseProcess, pidfd: int) -> bool:
+    """Within TEMPLATE_GRACE; and is reaped, if nobody else has done that. Not by
+    multiprocessing's join: it would wait for a pipe that the workers keep open."""
+    grace = TEMPLATE_GRACE
+    if pidfd >= 0:
+        poll = select.poll()
+        poll.register(pidfd, select.POLLIN)
+        if not poll.poll(1000 * grace):
+            return False
+        grace = STATUS_WAIT
+    end = time.monotonic() + grace
+    while process.exitcode is None:
+        if time.monotonic() >= end:
+            return pidfd >= 0
+        time.sleep(0.001)
+    return True
+
+
+@contextlib.contextmanager
+def _without_sigint(context: BaseContext) -> Iterator[None]:
+    """A process started meanwhile is deaf to Ctrl-C until it has set itself up."""
+    if context.get_start_method() != "fork":
+        resource_tracker.ensure_running()  # its own start would unblock SIGINT
+    mask = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
+    try:
+        yield
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, mask)
