@@ -237,6 +237,24 @@ def test_an_error_holds_no_cycle_with_its_future(executor):
         gc.enable()
 
 
+@pytest.mark.parametrize("argument", [tasks.RaisesWhenPickled(ValueError), threading.Lock()])
+def test_a_task_that_cannot_be_pickled_leaves_no_cycle(argument):
+    def submit():
+        one = TaskPoolExecutor(1, "fork")
+        error = one.submit(tasks.same, argument).exception()
+        assert isinstance(error, (ValueError, TypeError))
+        assert "pickl" in str(error.__cause__)
+        one.shutdown()
+        return weakref.ref(one)
+
+    gc.collect()
+    gc.disable()
+    try:
+        assert submit()() is None
+    finally:
+        gc.enable()
+
+
 # ---- errors ----
 
 

@@ -14,6 +14,7 @@ import os
 import signal
 import threading
 import time
+import traceback
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Executor, Future
@@ -23,7 +24,6 @@ from dataclasses import replace
 from multiprocessing.context import BaseContext
 from multiprocessing.pool import RemoteTraceback  # type: ignore[attr-defined]
 from queue import SimpleQueue
-from types import TracebackType
 from typing import Any, ParamSpec, TypeVar
 from weakref import WeakSet
 
@@ -161,8 +161,7 @@ class TaskPoolExecutor(Executor):
         except WrongProcess:
             raise
         except Exception as error:  # of the arguments: the task's own
-            # without this frame, which holds the future
-            future.set_exception(error.with_traceback(_after_own_frame(error)))
+            future.set_exception(_without_frames(error))
             return future
         future._job = job
         if future._state != PENDING:
@@ -375,8 +374,13 @@ class _Life:
         future.set_exception(error)
 
 
-def _after_own_frame(error: BaseException) -> TracebackType | None:
-    return error.__traceback__ and error.__traceback__.tb_next
+def _without_frames(error: Exception) -> Exception:
+    """With its traceback as text: the frames would keep what the callers of submit()
+    hold, the future among it."""
+    text = "".join(traceback.format_exception(error))
+    error.__cause__ = RemoteTraceback(text)
+    error.__context__ = None
+    return error.with_traceback(None)
 
 
 def _broken_by(error: BaseException) -> BrokenProcessPool:

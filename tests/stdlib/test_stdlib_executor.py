@@ -52,7 +52,7 @@ QUICK = {
         "test_del_shutdown", "test_shutdown_no_wait", "test_processes_terminate",
         "test_hang_gh94440",
     },
-    "WaitTests": {"test_timeout"},
+    "WaitTests": {"test_all_completed"},
     "AsCompletedTests": {
         "test_no_timeout", "test_free_reference_yielded_future",
         "test_correct_timeout_exception_msg",
