@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+import importlib
 import operator
 import threading
 import warnings
@@ -13,6 +15,11 @@ import tasks
 from celery_pool import TaskPoolExecutor, WorkerLostError
 from guards import wait_until
 from support import DEADLINE
+
+# here, not in the tests: an error that an import has caught may keep their frames
+for library in ("dask", "dask.array", "dask.bag", "dask.delayed", "dask.multiprocessing"):
+    with contextlib.suppress(ImportError):
+        importlib.import_module(library)
 
 
 @pytest.fixture

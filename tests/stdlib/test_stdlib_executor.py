@@ -124,6 +124,16 @@ class OldContract(WithInternals):
         super().__init__(*args, **kwargs, lost_breaks_pool=True)
 
 
+class ShutDownWhileRunning(WithInternals):
+    """Does not cancel before a task runs."""
+
+    def shutdown(self, wait=True, *, cancel_futures=False):
+        if cancel_futures:
+            jobs = self._life.pool._core.pending_jobs
+            wait_until(lambda: any(job.worker_pid for job in jobs()), DEADLINE, "a running task")
+        super().shutdown(wait, cancel_futures=cancel_futures)
+
+
 # scripts import it by this name
 WithInternals.__name__ = OldContract.__name__ = "TaskPoolExecutor"
 
@@ -139,6 +149,8 @@ class OurMixin:
     def setUp(self):
         self.test_id = f"{self.stdlib_class}.{self._testMethodName}"
         self.executor_type = OldContract if self.test_id in OLD_CONTRACT else WithInternals
+        if self._testMethodName == "test_cancel_futures":
+            self.executor_type = ShutDownWhileRunning
         with contextlib.ExitStack() as stack:
             if self.stdlib_class == "ProcessPoolShutdownTest":
                 self.adapt_shutdown_test(stack)
@@ -153,8 +165,6 @@ class OurMixin:
             super().setUp()
             self.addCleanup(stack.pop_all().close)
             self.addCleanup(self.let_go)
-        if self._testMethodName == "test_cancel_futures":
-            self.executor.shutdown = functools.partial(shut_down_while_running, self.executor)
 
     def let_go(self):
         # pytest keeps the test, and it a queue with descriptors
@@ -177,13 +187,6 @@ class OurMixin:
 
     def _check_crash(self, error, *args, **kwargs):
         super()._check_crash(OTHER_ERROR.get(self.test_id, error), *args, **kwargs)
-
-
-def shut_down_while_running(executor, **options):
-    if "cancel_futures" in options:
-        jobs = executor._life.pool._core.pending_jobs
-        wait_until(lambda: any(job.worker_pid for job in jobs()), DEADLINE, "a running task")
-    TaskPoolExecutor.shutdown(executor, **options)
 
 
 def in_scope(cls: str, test: str, method: str) -> bool:
