@@ -1,4 +1,4 @@
-"""TaskFuture: a :class:`concurrent.futures.Future` that costs a tenth.
+"""TaskFuture: a :class:`concurrent.futures.Future` that costs a fifth until somebody looks at it.
 
 A Future's lock and lists are what a small task spends most of its time on, and most
 futures are looked at only once they are done. So they are made when somebody looks.
