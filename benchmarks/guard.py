@@ -66,4 +66,4 @@ def environment(core: Path) -> str:
 def compiler_of(binary: Path) -> str:
     """What gcc and clang write into every binary about themselves."""
     found = re.search(rb"(GCC: \([^)]*\) [\d.]+|clang version [\d.]+)", binary.read_bytes())
-    return found[1].decode().removeprefix("GCC: ") if found else "an unknown compiler"
+    return found[1].decode().replace("GCC: ", "GCC ") if found else "an unknown compiler"

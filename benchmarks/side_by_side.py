@@ -37,7 +37,7 @@ CELL = Path(__file__).with_name("cell.py")
 CELL_TIMEOUT = 90  # seconds; a pool that hangs is a result, too
 NO_END = f"no end within {CELL_TIMEOUT} s"
 LEAST_ROUNDS = 5
-DURATIONS = {"quick": 0.4, "full": 0.3, "everything": 1.0}  # seconds, of one measurement
+DURATIONS = {"quick": 0.3, "full": 0.3, "everything": 1.0}  # seconds, of one measurement
 INSTALL = 'pip install "celery-pool[bench]"'
 QUICK_CONTENDERS = ("celery_pool", "multiprocessing")
 YARDSTICK = "plain_taskpool"  # quick measures it where a workload asks for it
@@ -124,7 +124,7 @@ def parse_arguments() -> argparse.Namespace:
     parser.add_argument(
         "--duration",
         type=float,
-        help="seconds, about, of one measurement (0.4; full: 0.3; everything: 1)",
+        help="seconds, about, of one measurement (0.3; everything: 1)",
     )
     parser.add_argument(
         "--context",
