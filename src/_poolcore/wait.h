@@ -11,9 +11,9 @@
 #include "platform.h"
 #include "ring.h"
 
-/* Yielding pays only where waits are short, and costs CPU where they are long:
+/* Staying awake pays only where waits are short, and costs CPU where they are long:
  * a wait that ended in a long sleep halves the next one's yields, a short sleep
- * brings all of them back. */
+ * doubles them; with none left it does not spin either. */
 typedef struct {
     uint64_t spin_ns;    /* spin this long ... */
     uint32_t yields;     /* ... then give the CPU away this often at most, then park */
@@ -30,7 +30,10 @@ static inline void cp_patience_init(cp_patience *p, uint64_t spin_ns, uint32_t y
 
 static inline void cp_patience_slept(cp_patience *p, uint64_t ns)
 {
-    p->yields_now = ns < CP_SHORT_SLEEP ? p->yields : p->yields_now / 2;
+    if (ns >= CP_SHORT_SLEEP)
+        p->yields_now /= 2;
+    else if (p->yields_now < p->yields)
+        p->yields_now = 2 * p->yields_now + 1 < p->yields ? 2 * p->yields_now + 1 : p->yields;
 }
 
 /* Ringer's side of one peer. */
@@ -55,7 +58,7 @@ typedef bool (*cp_condition)(void *context);
 /* Spins and yields until the condition holds; false when patience has ended. */
 static inline bool cp_wait_awake(const cp_patience *patience, cp_condition holds, void *context)
 {
-    if (patience->spin_ns) {
+    if (patience->spin_ns && (patience->yields_now || !patience->yields)) {
         uint64_t end = cp_now() + patience->spin_ns;
         do {
             for (int i = 0; i < 8; i++) {
