@@ -1,0 +1,185 @@
+"""A parallel backend for joblib, and so for scikit-learn.
+
+::
+
+    import joblib
+    from celery_pool.ext.joblib import register
+
+    register()
+    with joblib.parallel_config("celery_pool", n_jobs=4):
+        joblib.Parallel()(joblib.delayed(pow)(i, 2) for i in range(100))
+
+Functions and arguments are pickled by cloudpickle, so lambdas, closures and
+functions of ``__main__`` will do. A call of ``Parallel``
+starts workers of its own and ends them; ``with Parallel(...) as parallel`` keeps
+them for several calls.
+"""
+
+from __future__ import annotations
+
+import multiprocessing
+import os
+import sys
+import warnings
+from collections.abc import Callable
+from typing import Any
+
+import cloudpickle
+import joblib
+from joblib.parallel import (
+    AutoBatchingMixin,
+    FallbackToBackend,
+    ParallelBackendBase,
+    SequentialBackend,
+)
+
+from .._poolcore import AsyncResult
+from ..taskpool import TaskPool
+
+#: How long workers may take to leave after the last task, in seconds.
+LEAVE_TIMEOUT = 5.0
+
+
+class CeleryPoolBackend(AutoBatchingMixin, ParallelBackendBase):  # type: ignore[misc]
+    """joblib's backend ``"celery_pool"``; see :func:`register`.
+
+    :param inner_max_num_threads: threads that a worker's numeric libraries use; by
+        default the CPUs are shared out among the workers. Libraries that are loaded
+        already are told by threadpoolctl, if that is installed.
+    :param pool_options: of :class:`~celery_pool.TaskPool`, for instance ``context``
+        (default: joblib's, which is multiprocessing's), ``timeout`` (of a batch),
+        ``max_memory_per_child``.
+    """
+
+    supports_retrieve_callback = True
+    supports_return_generator = True
+    supports_timeout = True
+    supports_inner_max_num_threads = True
+    uses_threads = False
+    supports_sharedmem = False
+    default_n_jobs = -1
+
+    def __init__(
+        self,
+        nesting_level: int | None = None,
+        inner_max_num_threads: int | None = None,
+        **pool_options: Any,
+    ) -> None:
+        super().__init__(nesting_level=nesting_level, inner_max_num_threads=inner_max_num_threads)
+        self._pool_options = pool_options
+        self._pool: TaskPool | None = None
+        self.parallel: Any = None
+
+    def effective_n_jobs(self, n_jobs: int | None) -> int:
+        """How many workers `n_jobs` means; -1: one a usable CPU, -2: one less ..."""
+        if n_jobs == 0:
+            raise ValueError("n_jobs == 0 in Parallel has no meaning")
+        if n_jobs is None:
+            return 1
+        if n_jobs != 1:
+            reason = self._why_sequential()
+            if reason is not None:
+                warnings.warn(f"{reason}: n_jobs=1", stacklevel=3)
+                return 1
+        if n_jobs < 0:
+            n_jobs = max(joblib.cpu_count() + 1 + n_jobs, 1)
+        return n_jobs
+
+    def _why_sequential(self) -> str | None:
+        if multiprocessing.current_process().daemon:
+            return "a daemonic process cannot have workers"
+        if self.nesting_level and not self.in_main_thread():
+            return "workers are not started from a thread of a nested Parallel"
+        return None
+
+    def configure(
+        self, n_jobs: int = 1, parallel: Any = None, context: Any = None, **others: Any
+    ) -> int:
+        """Starts the workers; returns how many. Of joblib's other settings those for
+        memory maps have no use here."""
+        n_jobs = self.effective_n_jobs(n_jobs)
+        if n_jobs == 1:
+            raise FallbackToBackend(SequentialBackend(nesting_level=self.nesting_level))
+        self.parallel = parallel
+        self._start(n_jobs, context)
+        return n_jobs
+
+    def _start(self, n_jobs: int, context: Any) -> None:
+        environment = self._prepare_worker_env(n_jobs)
+        options = {
+            "context": context,
+            "initializer": _limit_threads,
+            "initargs": (environment,),
+            "leave_timeout": LEAVE_TIMEOUT,
+            "pickler": cloudpickle,
+            **self._pool_options,
+        }
+        # joblib bounds what it dispatches (pre_dispatch) by itself, and dispatches from
+        # callbacks, with a lock held: so no limit, and no callbacks in its own threads
+        pool = TaskPool(None, processes=n_jobs, callbacks_in="reaper", **options)
+        pool.run()
+        self._pool = pool
+
+    def submit(self, func: Callable[[], Any], callback: Callable[[Any], None]) -> AsyncResult:
+        assert self._pool is not None
+        return self._pool.apply_async(func, (), None, _succeeded, _failed, None, callback)
+
+    def apply_async(self, func: Callable[[], Any], callback: Callable[[Any], None]) -> AsyncResult:
+        """What joblib before 1.5 calls it."""
+        return self.submit(func, callback)
+
+    def retrieve_result_callback(self, out: tuple[bool, Any]) -> Any:
+        success, outcome = out
+        if success:
+            return outcome
+        raise outcome
+
+    def abort_everything(self, ensure_ready: bool = True) -> None:
+        """Kills what runs. `ensure_ready`: with new workers."""
+        pool, self._pool = self._pool, None
+        if pool is None:
+            return
+        pool.terminate()
+        self.reset_batch_stats()
+        if ensure_ready:
+            self.configure(
+                n_jobs=self.parallel.n_jobs, parallel=self.parallel, **self.parallel._backend_kwargs
+            )
+
+    def terminate(self) -> None:
+        """Ends the workers; what has been left undone is not done any more."""
+        pool, self._pool = self._pool, None
+        if pool is not None:
+            if pool.statistics().in_flight == 0:
+                pool.close()
+                pool.join(2 * LEAVE_TIMEOUT)
+            pool.terminate()
+        self.reset_batch_stats()
+
+
+def register(name: str = "celery_pool", make_default: bool = False) -> None:
+    """Makes the backend known to joblib under `name`; `make_default`: for every
+    ``Parallel`` that names none."""
+    joblib.register_parallel_backend(name, CeleryPoolBackend, make_default=make_default)
+
+
+def _succeeded(result: Any, callback: Callable[[Any], None]) -> None:
+    callback((True, result))
+
+
+def _failed(error: BaseException, callback: Callable[[Any], None]) -> None:
+    callback((False, error))
+
+
+def _limit_threads(environment: dict[str, str]) -> None:
+    """In the worker: for libraries that are loaded later, and those that are."""
+    os.environ.update(environment)
+    if "numpy" in sys.modules:
+        try:
+            import threadpoolctl
+        except ImportError:
+            return
+        threadpoolctl.threadpool_limits(int(environment["OMP_NUM_THREADS"]))
+
+
+__all__ = ["CeleryPoolBackend", "register"]

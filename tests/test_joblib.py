@@ -1,0 +1,286 @@
+"""joblib's Parallel on the backend "celery_pool"."""
+
+from __future__ import annotations
+
+import multiprocessing
+import os
+import signal
+import threading
+import time
+import warnings
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+
+joblib = pytest.importorskip("joblib")
+
+from joblib import Parallel, delayed, parallel_config  # noqa: E402
+
+import tasks  # noqa: E402
+from celery_pool import TimeLimitExceeded, WorkerLostError  # noqa: E402
+from celery_pool.ext.joblib import CeleryPoolBackend, register  # noqa: E402
+from guards import descendants  # noqa: E402
+from support import DEADLINE, Background, Gate, run_script  # noqa: E402
+
+
+@pytest.fixture(autouse=True)
+def registered() -> Iterator[None]:
+    register()
+    with parallel_config("celery_pool", n_jobs=2):
+        yield
+    del joblib.parallel.BACKENDS["celery_pool"]
+
+
+def test_the_backend_is_ours_and_works_in_other_processes():
+    pids = Parallel()(delayed(tasks.pid)(i) for i in range(50))
+    assert os.getpid() not in pids
+    assert 1 <= len(set(pids)) <= 2
+    assert isinstance(joblib.parallel.get_active_backend()[0], CeleryPoolBackend)
+
+
+@pytest.mark.parametrize("return_as", ["list", "generator", "generator_unordered"])
+@pytest.mark.parametrize("batch_size", ["auto", 1, 7])
+def test_results(return_as, batch_size):
+    results = Parallel(return_as=return_as, batch_size=batch_size)(
+        delayed(tasks.same)(i) for i in range(300)
+    )
+    results = list(results)
+    if return_as == "generator_unordered":
+        results.sort()
+    assert results == list(range(300))
+
+
+def test_by_name_and_by_parallel_backend():
+    results = Parallel(n_jobs=2, backend="celery_pool")(delayed(abs)(-i) for i in range(5))
+    assert results == list(range(5))
+    with joblib.parallel_backend("celery_pool", n_jobs=2):
+        assert Parallel()([delayed(tasks.same)(1)]) == [1]
+    assert Parallel()([]) == []
+
+
+def test_lambdas_and_closures():
+    factor = 3
+    results = Parallel()(delayed(lambda x: x * factor)(i) for i in range(20))
+    assert results == [3 * i for i in range(20)]
+
+    class Local:
+        value = 7
+
+    assert Parallel()(delayed(getattr)(Local(), "value") for _ in range(3)) == [7] * 3
+
+
+def test_options_reach_the_pool(start_method):
+    with parallel_config("celery_pool", n_jobs=2, context=start_method, timeout=0.2):
+        assert Parallel()(delayed(tasks.same)(i) for i in range(5)) == list(range(5))
+        with pytest.raises(TimeLimitExceeded):
+            Parallel()(delayed(time.sleep)(60) for _ in range(2))
+
+
+# ---- n_jobs
+
+
+def test_n_jobs():
+    backend = CeleryPoolBackend(nesting_level=0)
+    cpus = joblib.cpu_count()
+    assert backend.effective_n_jobs(-1) == cpus
+    assert backend.effective_n_jobs(-1000) == 1
+    assert backend.effective_n_jobs(None) == 1
+    assert backend.effective_n_jobs(5) == 5
+    with pytest.raises(ValueError, match="n_jobs"):
+        backend.effective_n_jobs(0)
+    with parallel_config("celery_pool"):
+        assert joblib.effective_n_jobs() == cpus
+    assert Parallel(n_jobs=-1)(delayed(tasks.same)(i) for i in range(10)) == list(range(10))
+
+
+def test_one_job_needs_no_worker():
+    assert Parallel(n_jobs=1)(delayed(tasks.pid)(i) for i in range(3)) == [os.getpid()] * 3
+
+
+def test_a_managed_parallel_keeps_its_workers():
+    with Parallel(n_jobs=2) as parallel:
+        first = set(parallel(delayed(tasks.pid)(i) for i in range(20)))
+        second = set(parallel(delayed(tasks.pid)(i) for i in range(20)))
+        assert first & second
+        with pytest.raises(ValueError, match="x"):
+            parallel(delayed(tasks.fail)(ValueError, "x") for _ in range(2))
+        # the backend is in order again, with other workers
+        third = set(parallel(delayed(tasks.pid)(i) for i in range(20)))
+        assert not third & first
+
+
+def test_in_a_thread():
+    def call() -> list[int]:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", DeprecationWarning)  # fork in a thread
+            with parallel_config("celery_pool", n_jobs=2):
+                return Parallel()(delayed(tasks.same)(i) for i in range(10))
+
+    callers = [Background(call) for _ in range(2)]
+    assert [caller.result(2 * DEADLINE) for caller in callers] == [list(range(10))] * 2
+
+
+# ---- nested
+
+
+def nested(i: int) -> tuple[int, list[int]]:
+    backend, _ = joblib.parallel.get_active_backend()
+    inner = Parallel(n_jobs=2)(delayed(pow)(j, 2) for j in range(i))
+    return type(backend).__name__, inner
+
+
+def test_nested_calls_use_threads():
+    results = Parallel()(delayed(nested)(i) for i in range(4))
+    assert [inner for _, inner in results] == [[j * j for j in range(i)] for i in range(4)]
+    assert {name for name, _ in results} == {"ThreadingBackend"}
+
+
+def nested_by_name(i: int) -> list[int]:
+    register()
+    return Parallel(n_jobs=2, backend="celery_pool")(delayed(pow)(j, 2) for j in range(i))
+
+
+def test_nested_by_name():
+    assert Parallel()(delayed(nested_by_name)(i) for i in range(3)) == [[], [0], [0, 1]]
+
+
+def test_below_threads_there_are_no_workers():
+    def inner(i: int) -> int:
+        with warnings.catch_warnings(record=True) as caught:
+            warnings.simplefilter("always")
+            [value] = Parallel(n_jobs=2, backend="celery_pool")([delayed(tasks.pid)()])
+        assert value == os.getpid()
+        assert "nested Parallel" in str([w.message for w in caught])
+        return value
+
+    with parallel_config("threading", n_jobs=2):
+        assert Parallel()(delayed(inner)(i) for i in range(1)) == [os.getpid()]
+
+
+# ---- ends
+
+
+def test_an_exception_with_its_remote_traceback(tmp_path):
+    gate = Gate(tmp_path)
+    start = time.monotonic()
+    with pytest.raises(ValueError, match="deep") as caught:
+        Parallel(batch_size=1)(
+            [delayed(tasks.pass_gate)(gate.path), delayed(tasks.fail_deeply)("deep")]
+        )
+    assert "the_innermost_function" in str(caught.value.__cause__)
+    assert time.monotonic() - start < DEADLINE  # what stood at the gate was killed
+
+
+def test_a_lost_worker():
+    with pytest.raises(WorkerLostError):
+        Parallel(batch_size=1)([delayed(tasks.die)(signal.SIGKILL), *[delayed(abs)(1)] * 5])
+    assert Parallel()(delayed(tasks.same)(i) for i in range(5)) == list(range(5))
+
+
+def test_timeout():
+    with pytest.raises(multiprocessing.TimeoutError):
+        Parallel(timeout=0.1, batch_size=1)(delayed(time.sleep)(60) for _ in range(2))
+
+
+def test_what_cannot_be_pickled():
+    with pytest.raises(TypeError, match="pickle"):
+        Parallel()([delayed(tasks.same)(threading.Lock())])
+    assert Parallel()([delayed(tasks.same)(1)]) == [1]
+
+
+def test_a_generator_that_is_left_early(tmp_path):
+    before = set(descendants())
+    gate = Gate(tmp_path)
+    work = [delayed(tasks.same)(1), *[delayed(tasks.pass_gate)(gate.path)] * 3]
+    generator = Parallel(return_as="generator", batch_size=1)(work)
+    assert next(generator) == 1
+    with pytest.warns(UserWarning, match="tasks"):
+        generator.close()
+    assert not {pid: text for pid, text in descendants().items() if pid not in before}
+
+
+def test_ctrl_c():
+    done = run_script(
+        """
+import _thread, threading, time
+import joblib
+from celery_pool.ext.joblib import register
+register()
+threading.Timer(0.5, _thread.interrupt_main).start()
+try:
+    with joblib.parallel_config("celery_pool", n_jobs=2):
+        joblib.Parallel()(joblib.delayed(time.sleep)(60) for _ in range(4))
+except KeyboardInterrupt:
+    print("interrupted")
+"""
+    )
+    assert done.stdout == "interrupted\n"
+    assert done.stderr == ""
+
+
+def test_functions_of_main_without_a_guard():
+    """As scripts for joblib are often written."""
+    done = run_script(
+        """
+import joblib
+from celery_pool.ext.joblib import register
+
+def double(x):
+    return 2 * x
+
+register(make_default=True)
+print(joblib.Parallel(n_jobs=2)(joblib.delayed(double)(i) for i in range(5)))
+"""
+    )
+    assert done.stderr == ""
+    assert done.stdout == "[0, 2, 4, 6, 8]\n"
+
+
+# ---- what runs in the workers
+
+
+def thread_settings() -> dict[str, Any]:
+    return {name: os.environ.get(name) for name in CeleryPoolBackend.MAX_NUM_THREADS_VARS}
+
+
+def test_inner_max_num_threads():
+    with parallel_config("celery_pool", n_jobs=2, inner_max_num_threads=3):
+        settings = Parallel()(delayed(thread_settings)() for _ in range(2))
+    assert all(set(s.values()) == {"3"} for s in settings)
+
+
+def test_batches_grow():
+    sizes = []
+
+    class Watched(CeleryPoolBackend):
+        def submit(self, func, callback):
+            sizes.append(len(func))
+            return super().submit(func, callback)
+
+    joblib.register_parallel_backend("watched", Watched)
+    try:
+        with parallel_config("watched", n_jobs=2):
+            assert Parallel()(delayed(abs)(i) for i in range(2000)) == list(range(2000))
+    finally:
+        del joblib.parallel.BACKENDS["watched"]
+    assert sizes[0] == 1
+    assert max(sizes) > 10
+    assert sum(sizes) == 2000
+
+
+def test_scikit_learn():
+    pytest.importorskip("sklearn")
+    from sklearn.datasets import make_classification
+    from sklearn.linear_model import LogisticRegression
+    from sklearn.model_selection import GridSearchCV
+
+    x, y = make_classification(n_samples=200, random_state=0)
+    grid = {"C": [0.01, 0.1, 1.0, 10.0]}
+    with parallel_config("celery_pool", n_jobs=2):
+        parallel = GridSearchCV(LogisticRegression(), grid, cv=3).fit(x, y)
+    with parallel_config("sequential"):
+        sequential = GridSearchCV(LogisticRegression(), grid, cv=3).fit(x, y)
+    assert parallel.best_params_ == sequential.best_params_
+    scores = "mean_test_score"
+    assert list(parallel.cv_results_[scores]) == list(sequential.cv_results_[scores])
