@@ -24,6 +24,7 @@ from celery_pool import (
     PoolNotRunning,
     PoolRunning,
     PoolTerminated,
+    ResultDecodingError,
     SoftTimeLimitExceeded,
     TaskCancelled,
     TaskExpired,
@@ -809,6 +810,34 @@ def test_workers_are_killed_all_the_time(run):
             assert all(isinstance(v, (int, WorkerLostError)) for v in results)
 
     run(main)
+
+
+def test_terminated_inside_the_block(run, gate):
+    async def main():
+        async with new_pool(2) as pool:
+            task = asyncio.create_task(pool.submit(tasks.pass_gate, gate.path))
+            await until(gate.waiting)
+            await pool.terminate()
+        with pytest.raises(PoolTerminated):
+            await task
+
+    run(main)
+
+
+def test_an_interrupt_leaves_the_loop_and_the_pool_goes_on():
+    """A KeyboardInterrupt while a result is unpickled, in the loop's thread."""
+
+    async def main() -> None:
+        async with new_pool(context="fork") as pool:
+            with pytest.raises(ResultDecodingError):  # the second time it is the task's
+                await pool.submit(tasks.only_here, KeyboardInterrupt)
+            assert await pool.submit(tasks.same, 1) == 1
+
+    with asyncio.Runner() as runner:
+        task = runner.get_loop().create_task(main())
+        with pytest.raises(KeyboardInterrupt):
+            runner.get_loop().run_until_complete(task)
+        runner.get_loop().run_until_complete(task)
 
 
 # ---- misuse

@@ -73,6 +73,9 @@ def test_it_is_the_same_one(loop_pool):
     fd = p.fileno()
     assert p.fileno() == fd
     assert not os.get_inheritable(fd)
+    settle(p)
+    p.apply_async(tasks.nothing)
+    assert select.select([p], [], [], DEADLINE)[0] == [p]
 
 
 @pytest.mark.parametrize("mode", ["any", "reaper"])

@@ -413,17 +413,22 @@ class AsyncTaskPool:
         core = self._core
         if self._looks:
             os.sched_yield()  # the worker may want for a CPU
-        if core.poll():
-            self._looks = 0
-        else:
-            self._looks += 1
-        self._after_reap()
-        if not core.pending or self._looks > self._most_looks or self._loop is None:
-            self._awake = False
-            self._asleep_since = time.monotonic()
-            core.listen()
-        else:
-            self._loop.call_soon(self._look)
+        again = False
+        try:
+            if core.poll():
+                self._looks = 0
+            else:
+                self._looks += 1
+            self._after_reap()
+            again = core.pending > 0 and self._looks <= self._most_looks
+        finally:  # a KeyboardInterrupt, too: the loop may go on
+            if again:
+                assert self._loop is not None
+                self._loop.call_soon(self._look)
+            else:
+                self._awake = False
+                self._asleep_since = time.monotonic()
+                core.listen()
 
     def _after_reap(self) -> None:
         if self._submitters:
