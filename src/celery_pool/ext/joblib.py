@@ -68,6 +68,8 @@ class CeleryPoolBackend(AutoBatchingMixin, ParallelBackendBase):  # type: ignore
         super().__init__(nesting_level=nesting_level, inner_max_num_threads=inner_max_num_threads)
         self._pool_options = pool_options
         self._pool: TaskPool | None = None
+        self._n_jobs = 1
+        self._context: Any = None
         self.parallel: Any = None
 
     def effective_n_jobs(self, n_jobs: int | None) -> int:
@@ -101,13 +103,15 @@ class CeleryPoolBackend(AutoBatchingMixin, ParallelBackendBase):  # type: ignore
         if n_jobs == 1:
             raise FallbackToBackend(SequentialBackend(nesting_level=self.nesting_level))
         self.parallel = parallel
-        self._start(n_jobs, context)
+        self._n_jobs = n_jobs
+        self._context = context
+        self._start()
         return n_jobs
 
-    def _start(self, n_jobs: int, context: Any) -> None:
-        environment = self._prepare_worker_env(n_jobs)
+    def _start(self) -> None:
+        environment = self._prepare_worker_env(self._n_jobs)
         options = {
-            "context": context,
+            "context": self._context,
             "initializer": _limit_threads,
             "initargs": (environment,),
             "leave_timeout": LEAVE_TIMEOUT,
@@ -116,7 +120,7 @@ class CeleryPoolBackend(AutoBatchingMixin, ParallelBackendBase):  # type: ignore
         }
         # joblib bounds what it dispatches (pre_dispatch) by itself, and dispatches from
         # callbacks, with a lock held: so no limit, and no callbacks in its own threads
-        pool = TaskPool(None, processes=n_jobs, callbacks_in="reaper", **options)
+        pool = TaskPool(None, processes=self._n_jobs, callbacks_in="reaper", **options)
         pool.run()
         self._pool = pool
 
@@ -142,9 +146,7 @@ class CeleryPoolBackend(AutoBatchingMixin, ParallelBackendBase):  # type: ignore
         pool.terminate()
         self.reset_batch_stats()
         if ensure_ready:
-            self.configure(
-                n_jobs=self.parallel.n_jobs, parallel=self.parallel, **self.parallel._backend_kwargs
-            )
+            self._start()
 
     def terminate(self) -> None:
         """Ends the workers; what has been left undone is not done any more."""
