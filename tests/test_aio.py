@@ -6,6 +6,7 @@ import asyncio
 import contextlib
 import gc
 import os
+import random
 import signal
 import threading
 import time
@@ -197,6 +198,31 @@ def test_limits(run):
             with pytest.raises(TaskExpired):
                 await pool.apply(tasks.nothing, expires=0.01)
             await sleeper
+
+    run(main)
+
+
+@pytest.mark.parametrize("kills", [False, True])
+def test_no_wake_up_is_lost(run, kills):
+    """Without the background thread, which would come to the rescue."""
+
+    async def main():
+        numbers = random.Random(3)
+        async with new_pool(64, max_restarts=10_000) as pool:
+            pool._core.stop_reaper()
+            for turn in range(400):
+                naps = [numbers.choice((0, 0, 0, 1e-5, 1e-4, 1e-3)) for _ in range(turn % 9 + 1)]
+                if kills and turn % 20 == 0:
+                    for pid in pool.get_worker_pids():
+                        with contextlib.suppress(ProcessLookupError):
+                            os.kill(pid, signal.SIGKILL)
+                results = await asyncio.gather(
+                    *(pool.submit(time.sleep, nap) for nap in naps), return_exceptions=True
+                )
+                assert len(results) == len(naps)
+                assert kills or results == [None] * len(naps)
+                if numbers.random() < 0.3:
+                    await asyncio.sleep(0.001)  # it falls asleep
 
     run(main)
 
