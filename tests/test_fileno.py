@@ -29,7 +29,7 @@ from celery_pool import (
 )
 from celery_pool._poolcore import PoolState
 from guards import wait_until
-from support import DEADLINE, Background, Calls, Gate
+from support import DEADLINE, Background, Calls, Gate, collected
 from test_idle import SLACK, used
 
 
@@ -284,6 +284,7 @@ def test_a_callback_that_raises_system_exit(loop_pool):
 
     for i in range(5):
         p.apply_async(tasks.same, (i,), callbacks=[leave, calls])
+    collected(p, 5)  # nothing more will come over a ring
     with pytest.raises(SystemExit):
         drive(p, calls, 5)
     drive(p, calls, 5)
