@@ -285,6 +285,8 @@ def test_a_callback_that_raises_system_exit(loop_pool):
     for i in range(5):
         p.apply_async(tasks.same, (i,), callbacks=[leave, calls])
     collected(p, 5)  # nothing more will come over a ring
+    p._core.stop_reaper()  # and nobody else tells the loop
+    p._supervisor._reaper.join(DEADLINE)
     with pytest.raises(SystemExit):
         drive(p, calls, 5)
     drive(p, calls, 5)
