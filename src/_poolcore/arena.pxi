@@ -41,6 +41,7 @@ cdef class Arena:
     cdef Extent *oldest
     cdef void *owner
     cdef void (*on_kept)(void *owner) noexcept      # pages are kept from now on
+    cdef void (*look_back)(void *owner) noexcept    # hears now what has been given back
 
     def __cinit__(self, int fd, uint64_t start):
         self.fd = fd
@@ -102,6 +103,9 @@ cdef Parcel arena_parcel(Arena arena, uint64_t length):
         raise MemoryError(f"no payload can be {length} bytes long")
     kind = size_class(capacity)
     extent = arena.free[kind]
+    if extent == NULL and arena.look_back != NULL:
+        arena.look_back(arena.owner)
+        extent = arena.free[kind]
     if extent != NULL:
         arena.free[kind] = extent.below
         if extent.touched:

@@ -156,6 +156,7 @@ cdef extern from "_poolcore/wait.h" nogil:
     void cp_consumer_init(cp_consumer *, cp_indices *, uint8_t *, uint64_t)
     bint cp_consumer_pending(const cp_consumer *)
     int cp_ring_next(cp_consumer *, cp_frame *, uint64_t *, const uint8_t **)
+    bint cp_ring_look_ahead(cp_consumer *, uint64_t *, cp_frame *)
     void cp_ring_advance(cp_consumer *, const cp_frame *)
     void cp_ring_release(cp_consumer *)
 

@@ -174,6 +174,28 @@ static inline int cp_ring_next(cp_consumer *c, cp_frame *copy, uint64_t *positio
     }
 }
 
+/* The header of the published frame at *position, or of our next one if that is
+ * further on; *position moves past it, the frame stays in its place. False: there
+ * is none yet. */
+static inline bool cp_ring_look_ahead(cp_consumer *c, uint64_t *position, cp_frame *copy)
+{
+    uint64_t head = cp_peek(&c->head);
+    uint64_t tail = cp_observe(&c->shared->tail);
+    if (*position < head)
+        *position = head;
+    if (*position >= tail || tail - head > c->size - (head - c->released))
+        return false;
+    const cp_frame *f = cp_ring_at(c->base, c->size, *position);
+    copy->size = *(const volatile uint32_t *)&f->size;
+    copy->kind = *(const volatile uint16_t *)&f->kind;
+    copy->fid = *(const volatile uint32_t *)&f->fid;
+    if (copy->size < CP_LINE || copy->size % CP_LINE || copy->size > tail - *position ||
+        copy->size > c->size - (*position & (c->size - 1)))
+        return false;
+    *position += copy->size;
+    return true;
+}
+
 /* Done with the frame that cp_ring_next gave. */
 static inline void cp_ring_advance(cp_consumer *c, const cp_frame *copy)
 {

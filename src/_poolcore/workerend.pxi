@@ -16,6 +16,7 @@ cdef class WorkerEnd:
     cdef list owed                  # extents that the ring had no room to give back
     cdef uint64_t size
     cdef uint64_t epoch             # of our last park
+    cdef uint64_t heard             # submission frames before this: what they give back is known
     cdef bint skipped               # revoked frames since room was last given back
     cdef int bell
     cdef unsigned fork_generation
@@ -52,6 +53,8 @@ cdef class WorkerEnd:
         cp_patience_init(&self.patience, spin_ns, yields)
         self.codec = Codec(pickler, cp_ring_longest(ring_size), threshold)
         self.results = Arena(segment_fd, self.size)
+        self.results.owner = <void *> self
+        self.results.look_back = worker_looks_back
         self.arguments = PeerArena(pool_fd, CP_PAGE)
         self.arguments.copies = copies
         self.arguments.owner = <void *> self
@@ -65,6 +68,7 @@ cdef class WorkerEnd:
             peer_leave(self.arguments)
         if self.results is not None:
             self.results.fd = -1
+            self.results.look_back = NULL
         if self.fork_generation == fork_generation:
             if self.control != NULL:
                 munmap(self.control, CP_PAGE)
@@ -133,7 +137,8 @@ cdef int serve(WorkerEnd end) except -1:
             else:
                 end.skipped = True
         elif frame.kind == CP_GIVE_BACK:
-            arena_given_back(end.results, frame.fid, <void *> end)
+            if position >= end.heard:
+                arena_given_back(end.results, frame.fid, <void *> end)
         elif frame.kind == CP_DEFINE:
             end.functions[frame.fid % CP_FUNCTIONS] = (frame.fid, copied(payload, frame.length), None)
         elif frame.kind == CP_STOP:
@@ -287,6 +292,16 @@ cdef const void *wire_of(object data, uint64_t *length, uint16_t *flags) noexcep
 cdef inline void lend_to_parent(WorkerEnd end, object data) noexcept:
     if type(data) is Parcel:
         (<Parcel> data).extent.lent_to = <void *> end
+
+
+cdef void worker_looks_back(void *owner) noexcept:
+    """Hears of the extents that are given back behind tasks that still wait; else as
+    many would be in use as tasks have been queued."""
+    cdef WorkerEnd end = <WorkerEnd> owner
+    cdef cp_frame frame
+    while cp_ring_look_ahead(&end.submission, &end.heard, &frame):
+        if frame.kind == CP_GIVE_BACK:
+            arena_given_back(end.results, frame.fid, owner)
 
 
 cdef void worker_give_back(void *owner, uint32_t number) noexcept:
