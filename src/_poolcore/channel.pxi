@@ -196,12 +196,13 @@ cdef bint channel_push(Channel channel, AsyncResult job) noexcept:
     if job.flags & CP_IN_ARENA:
         payload = &(<Parcel> job.payload).wire
         length = sizeof(cp_parcel)
-        (<Parcel> job.payload).extent.lent_to = <void *> channel
     elif job.payload is not None:
         payload = PyBytes_AS_STRING(job.payload)
         length = <uint64_t> PyBytes_GET_SIZE(job.payload)
     if not channel_reserve(channel, length, &frame):
         return False
+    if job.flags & CP_IN_ARENA:
+        (<Parcel> job.payload).extent.lent_to = <void *> channel
     frame.kind = CP_TASK
     frame.flags = job.flags
     frame.fid = function.fid if function is not None else 0
