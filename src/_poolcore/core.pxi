@@ -24,6 +24,7 @@ cdef enum:
 
 
 @cython.final
+@cython.no_gc_clear      # the core looks at it when it goes
 cdef class Table:
     """The workers' channels; replaced, never changed, so that a thread that
     waits without the GIL keeps the rings it looks at mapped."""
@@ -190,10 +191,14 @@ cdef class Core:
     def __dealloc__(self):
         if CP_DEBUG:
             debug_alive["cores"] -= 1
+        cdef Channel channel
         if self.arguments is not None:
             self.arguments.fd = -1
             self.arguments.on_kept = NULL
         PyMem_Free(self.loop)
+        if self.table is not None:
+            for channel in self.table.channels:
+                channel.core = NULL
         if self.fork_generation != fork_generation:
             return
         if self.control != NULL:
@@ -295,10 +300,10 @@ cdef class Core:
         self.condemned = []
         return condemned
 
-    def prune(self):
-        """Gives memory back that has not been used for a while. Returns the seconds to
-        the next time, or None: nothing is kept."""
-        return prune(self)
+    def prune(self, bint everything=False):
+        """Gives memory back that has not been used for a while, or all that is not in
+        use. Returns the seconds to the next time, or None: nothing is kept."""
+        return prune(self, cp_now() + (KEPT_NS if everything else 0))
 
     def give_up_pending(self):
         """Decides the end of everything in flight; the caller kills the workers.
@@ -454,8 +459,7 @@ cdef void set_channels(Core core, list channels):
         cp_bell_ring(core.reaper_bell[1])   # a worker's first words may come while the loop is busy
 
 
-cdef object prune(Core core):
-    cdef uint64_t now = cp_now()
+cdef object prune(Core core, uint64_t now):
     cdef int64_t next_time = arena_prune(core.arguments, now)
     cdef uint32_t i
     for i in range(core.table.count):

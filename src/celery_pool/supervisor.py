@@ -663,6 +663,7 @@ class Supervisor:
         self.core.supervisor_bell = -1
         if terminated:
             self.core.fail_rest(self.reason)
+        self.core.prune(everything=True)
         self.core.stop_reaper()
         self._end_template()
         self._close()
