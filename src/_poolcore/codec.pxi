@@ -31,6 +31,7 @@ cdef class Codec:
     cdef object dumps
     cdef object loads
     cdef bint plain             # it is the module pickle
+    cdef bint keeps_nothing     # `loads` is pickle's: no view of what it has read is left
     cdef uint64_t longest       # pickle that goes through a ring
     cdef uint64_t threshold     # bytes from which a buffer leaves the pickle for an arena
 
@@ -38,6 +39,7 @@ cdef class Codec:
         self.dumps = pickler.dumps
         self.loads = pickler.loads
         self.plain = pickler is pickle
+        self.keeps_nothing = pickler.loads is _loads
         self.longest = longest
         self.threshold = threshold
 
@@ -249,6 +251,13 @@ cdef inline void lay(Piece *piece, const Py_buffer *buffer, uint64_t at) noexcep
     piece.at = at
 
 
+cdef inline uint64_t encoded_bytes(object data) noexcept:
+    """Of what `encode` returned; in an extent it takes a little more."""
+    if type(data) is Gather:
+        return (<Gather> data).outside.length + (<Gather> data).stream.length
+    return <uint64_t> PyBytes_GET_SIZE(data)
+
+
 cdef inline uint64_t payload_bytes(object payload) noexcept:
     """Of what `fitted` returned."""
     if type(payload) is Parcel:
@@ -257,7 +266,7 @@ cdef inline uint64_t payload_bytes(object payload) noexcept:
 
 
 cdef object decode(Codec codec, const uint8_t *data, uint64_t length):
-    if length < READ_IN_PLACE:
+    if length < READ_IN_PLACE or not codec.keeps_nothing:
         return PyObject_CallOneArg(
             codec.loads, PyBytes_FromStringAndSize(<const char *> data, <Py_ssize_t> length))
     return PyObject_CallOneArg(

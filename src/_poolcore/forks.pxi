@@ -4,7 +4,9 @@
 import os
 
 cdef unsigned fork_generation = 0
-cdef uint64_t forks_begun = 0       # by this process: children may see what it saw then
+cdef uint64_t forks_begun = 0       # goes up at each fork by this process: children may see what it saw then
+
+cdef uint64_t lost_to_children = 0  # bytes that this process has not given back because of them
 
 
 def _begin_fork():
@@ -13,8 +15,10 @@ def _begin_fork():
 
 
 def _count_fork():
-    global fork_generation
+    global fork_generation, lost_to_children
     fork_generation += 1
+    lost_to_children = 0
 
 
-os.register_at_fork(before=_begin_fork, after_in_child=_count_fork)
+# Counted on both sides: other threads may run between either hook and the fork itself.
+os.register_at_fork(before=_begin_fork, after_in_parent=_begin_fork, after_in_child=_count_fork)

@@ -213,6 +213,8 @@ cdef int job_settle(AsyncResult job) except -1:
         wait_for(job.core, WAIT_DECODED, job, 0, -1)
         if job.outcome >= VALUE:
             return 0
+    if type(job.payload) is Delivery:
+        check_process(job.core)         # a child has no descriptor to read it from
     job.marks |= DECODING
     try:
         settle_raw(job)

@@ -7,6 +7,7 @@ cdef enum:
     WINDOWS = 64                    # mappings kept that nobody looks at
     VIEW_FROM = 1 << 20             # payloads with buffers; shorter ones are copied out
     READ_BELOW = 1 << 18            # where a mapping costs more than reading
+    LOST_TO_CHILDREN = 64 << 20     # in extents; a process that forks so often copies from then on
 
 cdef struct Window:
     uint64_t offset
@@ -145,6 +146,7 @@ cdef int delivery_read(Delivery delivery) except -1:
 
 
 cdef void delivery_over(Delivery delivery) noexcept:
+    global lost_to_children
     cdef PeerArena peer = delivery.peer
     cdef bint known_to_children = False
     if delivery.data != delivery.address:
@@ -157,6 +159,8 @@ cdef void delivery_over(Delivery delivery) noexcept:
         no_longer_unopened(peer)
     else:
         known_to_children = delivery.forks != forks_begun
+        if known_to_children and peer.owner != NULL:
+            lost_to_children += delivery.capacity
         keep_window(peer, delivery, known_to_children)
     # A child that was forked meanwhile may look at it for as long as it lives: such
     # an extent is never used again.
@@ -226,13 +230,24 @@ cdef bytes delivery_bytes(Delivery delivery):
 
 cdef object delivery_load(Codec codec, Delivery delivery):
     """The object in it."""
-    cdef const uint8_t *stream
+    cdef uint8_t *stream
     delivery_open(delivery)
     stream = delivery.data + delivery.wire.length - delivery.wire.stream
-    view = PyMemoryView_FromMemory(<char *> stream, <Py_ssize_t> delivery.wire.stream, PyBUF_READ)
+    if codec.keeps_nothing:
+        view = PyMemoryView_FromMemory(<char *> stream, <Py_ssize_t> delivery.wire.stream, PyBUF_READ)
+    else:
+        view = memoryview(shared_buffer(delivery, stream, delivery.wire.stream)).toreadonly()
     if delivery.wire.count == 0:
         return PyObject_CallOneArg(codec.loads, view)
     return codec.loads(view, buffers=delivered_buffers(delivery))
+
+
+cdef SharedBuffer shared_buffer(Delivery delivery, uint8_t *data, uint64_t length):
+    cdef SharedBuffer shared = SharedBuffer.__new__(SharedBuffer)
+    shared.delivery = delivery
+    shared.data = data
+    shared.length = length
+    return shared
 
 
 cdef list delivered_buffers(Delivery delivery):
@@ -240,20 +255,15 @@ cdef list delivered_buffers(Delivery delivery):
     cdef uint64_t end = delivery.wire.length - delivery.wire.stream
     cdef uint64_t at = aligned(count * sizeof(uint64_t))
     cdef uint64_t i, length
-    cdef SharedBuffer shared
     cdef list buffers = []
     for i in range(count):
         length = (<volatile_uint64 *> delivery.data)[i]      # the peer may write meanwhile
         if at > end or length > end - at:
             raise EOFError(f"a payload of {delivery.wire.length} bytes ends too early")
-        if delivery.peer.copies or delivery.wire.length < VIEW_FROM:
+        if delivery.peer.copies or delivery.wire.length < VIEW_FROM or lost_to_children > LOST_TO_CHILDREN:
             buffers.append(PyByteArray_FromStringAndSize(
                 <const char *> delivery.data + at, <Py_ssize_t> length))
         else:
-            shared = SharedBuffer.__new__(SharedBuffer)
-            shared.delivery = delivery
-            shared.data = delivery.data + at
-            shared.length = length
-            buffers.append(memoryview(shared))
+            buffers.append(memoryview(shared_buffer(delivery, delivery.data + at, length)))
         at += aligned(length)
     return buffers
