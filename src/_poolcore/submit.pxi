@@ -43,11 +43,10 @@ cdef AsyncResult submit(Core core, object target, object args, object kwargs,
     else:
         payload = None
     if payload is not None:
+        check_size(core, encoded_bytes(payload))    # before it takes memory
         payload = fitted(core.codec, core.arguments, payload)
         size = payload_bytes(payload)
-        if size > core.max_bytes:
-            raise _errors.PayloadTooLarge(
-                f"the pickled arguments take {size} bytes, more than max_bytes={core.max_bytes}")
+        check_size(core, size)
         if type(payload) is Parcel:
             flags |= CP_IN_ARENA
     if no_slot(core, size):
@@ -69,6 +68,13 @@ cdef AsyncResult submit(Core core, object target, object args, object kwargs,
     if core.since_reap >= INLINE_REAP:
         reap_inline(core)
     return job
+
+
+cdef inline int check_size(Core core, uint64_t size) except -1:
+    if size > core.max_bytes:
+        raise _errors.PayloadTooLarge(
+            f"the pickled arguments take {size} bytes, more than max_bytes={core.max_bytes}")
+    return 0
 
 
 cdef AsyncResult submit_ended(Core core, object error, object callbacks, object errbacks,
