@@ -167,27 +167,24 @@ def test_what_is_long_and_not_bytes(pool):
 
 def test_a_long_result_nobody_fetches_is_given_back(pool):
     p = pool(2, processes=1)
-    before = shared_memory_in_use()
+    before = shared_memory_of(p)
     for _ in range(20):
         p.apply_async(tasks.zeros, (4_000_000,)).wait(DEADLINE)
-    assert shared_memory_in_use() - before < 20_000_000
+    assert shared_memory_of(p) - before < 20_000_000
 
 
 def test_long_arguments_are_given_back(pool):
     p = pool(2, processes=1)
-    before = shared_memory_in_use()
+    before = shared_memory_of(p)
     for _ in range(20):
         p.apply_async(tasks.digest, (bytes(4_000_000),)).get(DEADLINE)
-    assert shared_memory_in_use() - before < 20_000_000
+    assert shared_memory_of(p) - before < 20_000_000
 
 
-def shared_memory_in_use() -> int:
-    """Bytes of shared memory that the whole system has; anonymous segments count."""
-    with open("/proc/meminfo") as meminfo:
-        for line in meminfo:
-            if line.startswith("Shmem:"):
-                return int(line.split()[1]) * 1024
-    raise AssertionError("no Shmem in /proc/meminfo")
+def shared_memory_of(p) -> int:
+    """Bytes that the pool's segment and those of its workers take."""
+    fds = [p._core.segment_fd, *(channel.segment_fd for channel in p._core.channels)]
+    return sum(os.fstat(fd).st_blocks * 512 for fd in fds)
 
 
 def test_unpicklable_among_the_long(pool):
