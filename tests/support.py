@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import os
+import re
 import subprocess
 import sys
 import threading
@@ -17,6 +18,11 @@ from celery_pool import ExceptionInfo, TaskPool
 from guards import wait_until
 
 DEADLINE = 10.0
+
+
+def named(value: object) -> str:
+    """The name of a parameter, the same in every process: without addresses."""
+    return re.sub(r" at 0x\w+", "", str(value))
 
 
 class Gate:

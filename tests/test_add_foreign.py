@@ -22,6 +22,7 @@ from support import (
     at_rest,
     collected,
     failure,
+    named,
     run_script,
     stays,
 )
@@ -315,7 +316,7 @@ def test_a_result_twice(pool, kind):
     wait_until(lambda: at_rest(p), DEADLINE)
 
 
-@pytest.mark.parametrize("bad", [None, 1, object(), "x", threading.Event()], ids=repr)
+@pytest.mark.parametrize("bad", [None, 1, object(), "x", threading.Event()], ids=named)
 def test_what_is_no_result(pool, bad):
     p = pool(1)
     with pytest.raises(TypeError, match="ready"):

@@ -16,7 +16,7 @@ import pytest
 
 import tasks
 from celery_pool import AsyncResult
-from support import DEADLINE, Calls, Gate, at_rest
+from support import DEADLINE, Calls, Gate, at_rest, named
 
 
 def test_runs_in_a_worker(pool, start_method):
@@ -54,7 +54,7 @@ Pair = namedtuple("Pair", "first second")
         (Pair(1, 2), (1, 2)),
         ((None,), (None,)),
     ],
-    ids=repr,
+    ids=named,
 )
 def test_positional_arguments(pool, args, expected):
     assert pool(1).apply_async(tasks.echo, args).get(DEADLINE) == (expected, {})
@@ -103,7 +103,7 @@ def test_all_parameters_by_position(pool):
         (tasks.Point.diagonal, (4,), tasks.Point(4, 4)),
         (tasks.Point.zero, (), 0),
     ],
-    ids=str,
+    ids=named,
 )
 def test_kinds_of_targets(pool, target, args, expected):
     p = pool(1)
@@ -186,7 +186,7 @@ def test_meta_never_leaves_the_parent(pool):
     assert calls.calls[0][1] is meta is r.meta
 
 
-@pytest.mark.parametrize("meta", [{}, [], 0, "", False, ()], ids=repr)
+@pytest.mark.parametrize("meta", [{}, [], 0, "", False, ()], ids=named)
 def test_falsy_meta_is_kept(pool, meta):
     calls = Calls()
     r = pool(1).apply_async(tasks.same, (1,), callbacks=calls, meta=meta)

@@ -15,6 +15,7 @@ import pytest
 import tasks
 from celery_pool import PayloadTooLarge, PoolError, PoolFull, PoolTerminated, TaskPool
 from guards import wait_until
+from segments import argument_bytes
 from support import DEADLINE, Background, Calls, Gate, at_rest, stays
 
 KIB = 1024
@@ -93,17 +94,13 @@ def test_not_blocking_leaves_nothing_behind(pool, gate):
     """Long arguments, too: the next ones take their place, and later it is given back."""
     p = pool(1)
     fill(p, gate)
-    used = shared_blocks(p)
+    used = argument_bytes(p)
     for _ in range(20):
         with pytest.raises(PoolFull):
             p.apply_async(tasks.digest, (bytes(1_000_000),), block=False)
-    assert shared_blocks(p) <= used + 2000
-    wait_until(lambda: shared_blocks(p) <= used, DEADLINE)
+    assert argument_bytes(p) <= used + 1_050_000
+    wait_until(lambda: argument_bytes(p) <= used, DEADLINE)
     gate.open()
-
-
-def shared_blocks(p):
-    return os.stat(p._core.segment_fd).st_blocks
 
 
 @pytest.mark.parametrize("value", ["1", float("nan"), object()])
@@ -237,7 +234,7 @@ def test_bytes_are_given_back_at_every_end(pool, gate, end, size):
     if end != "pool":
         # all of it is to be had again
         assert p.apply_async(tasks.digest, (bytes(19 * size),)).get(DEADLINE)[0] == 19 * size
-        wait_until(lambda: shared_blocks(p) * 512 < 40 * size + 64 * KIB, DEADLINE)
+        wait_until(lambda: argument_bytes(p) * 512 < 40 * size + 64 * KIB, DEADLINE)
 
 
 @pytest.mark.parametrize("value", [0, -5, 1.5, "1"])
@@ -311,7 +308,7 @@ def test_an_endless_generator_of_long_arguments(pool):
     grown = growth((lambda: p.apply_async(tasks.digest, (data,)) for _ in range(1500)), 300)
     print(f"1,200 tasks of 100 kB: {grown} KiB more")
     assert grown < 8000
-    assert shared_blocks(p) * 512 < 2_000_000 + 64 * KIB
+    assert argument_bytes(p) * 512 < 2_000_000 + 64 * KIB
     wait_until(lambda: at_rest(p), DEADLINE)
 
 

@@ -13,7 +13,7 @@ import celery_pool
 import tasks
 from celery_pool import ExceptionInfo, PoolError, ResultDecodingError, ResultEncodingError, TaskPool
 from guards import wait_until
-from support import DEADLINE, Background, Calls, Recorder, at_rest, failure, run_script
+from support import DEADLINE, Background, Calls, Recorder, at_rest, failure, named, run_script
 
 
 def outcome(p: TaskPool, target, *args):
@@ -345,7 +345,7 @@ def test_bad_options(options, error):
         TaskPool(1, **options)
 
 
-@pytest.mark.parametrize("bad", [None, 5, "f", object()], ids=str)
+@pytest.mark.parametrize("bad", [None, 5, "f", object()], ids=named)
 def test_target_not_callable(pool, bad):
     p = pool(1)
     with pytest.raises(TypeError, match="target"):
@@ -354,7 +354,7 @@ def test_target_not_callable(pool, bad):
 
 
 @pytest.mark.parametrize("name", ["callbacks", "errbacks"])
-@pytest.mark.parametrize("bad", [5, [5], [tasks.nothing, None], "text", [None]], ids=str)
+@pytest.mark.parametrize("bad", [5, [5], [tasks.nothing, None], "text", [None]], ids=named)
 def test_callbacks_not_callable(pool, name, bad):
     p = pool(1)
     with pytest.raises(TypeError, match="callable|iterable"):
@@ -364,7 +364,7 @@ def test_callbacks_not_callable(pool, name, bad):
     assert p.statistics().submitted == 0
 
 
-@pytest.mark.parametrize("bad", [5, "f", []], ids=str)
+@pytest.mark.parametrize("bad", [5, "f", []], ids=named)
 def test_on_acknowledge_not_callable(pool, bad):
     p = pool(1)
     with pytest.raises(TypeError, match="on_acknowledge"):

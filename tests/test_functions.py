@@ -15,7 +15,7 @@ import pytest
 import many_functions
 import tasks
 from celery_pool.functions import pickled_global
-from support import DEADLINE, Calls
+from support import DEADLINE, Calls, named
 
 
 @pytest.fixture
@@ -175,7 +175,7 @@ def test_targets_pickled_by_value(pool, monkeypatch):
         (tasks.Point(1), False),
         ("x".join, False),
     ],
-    ids=str,
+    ids=named,
 )
 def test_which_pickles_are_bare_globals(target, is_global):
     assert (pickled_global(target, pickle.dumps) is not None) == is_global

@@ -10,6 +10,7 @@ import pytest
 
 import tasks
 from celery_pool import PoolError
+from segments import payload_bytes
 from support import DEADLINE, Background, Calls, Gate
 
 RING = 256 * 1024
@@ -167,24 +168,18 @@ def test_what_is_long_and_not_bytes(pool):
 
 def test_a_long_result_nobody_fetches_is_given_back(pool):
     p = pool(2, processes=1)
-    before = shared_memory_of(p)
+    before = payload_bytes(p)
     for _ in range(20):
         p.apply_async(tasks.zeros, (4_000_000,)).wait(DEADLINE)
-    assert shared_memory_of(p) - before < 20_000_000
+    assert payload_bytes(p) - before < 20_000_000
 
 
 def test_long_arguments_are_given_back(pool):
     p = pool(2, processes=1)
-    before = shared_memory_of(p)
+    before = payload_bytes(p)
     for _ in range(20):
         p.apply_async(tasks.digest, (bytes(4_000_000),)).get(DEADLINE)
-    assert shared_memory_of(p) - before < 20_000_000
-
-
-def shared_memory_of(p) -> int:
-    """Bytes that the pool's segment and those of its workers take."""
-    fds = [p._core.segment_fd, *(channel.segment_fd for channel in p._core.channels)]
-    return sum(os.fstat(fd).st_blocks * 512 for fd in fds)
+    assert payload_bytes(p) - before < 20_000_000
 
 
 def test_unpicklable_among_the_long(pool):
