@@ -683,10 +683,10 @@ def test_pickles_are_of_protocol_five(bench):
     """What lies in the ring is a plain pickle of the arguments, without the tid."""
     b = bench()
     channel = b.channel()
-    b.pool.apply_async(tasks.same, ("needle",))
+    b.pool.apply_async(tasks.same, (["needle"],))
     with mmap.mmap(channel.segment_fd, PAGE + 2 * RING) as segment:
         ring = segment[PAGE : PAGE + RING]
-    assert pickle.dumps(("needle",), 5) in ring
+    assert pickle.dumps((["needle"],), 5) in ring
     b.core.recover(channel, (PoolTerminated, ("over",)), False)
     b.core.fail_rest((PoolTerminated, ("over",)))
     b.pool.reap()

@@ -134,6 +134,12 @@ static inline bool cp_consumer_pending(const cp_consumer *c)
     return cp_observe(&c->shared->tail) != cp_peek(&c->head);
 }
 
+/* Most bytes that can lie before us: not past the room that we gave back. */
+static inline uint64_t cp_consumer_fed(const cp_consumer *c, uint64_t head)
+{
+    return c->size - (head - c->released);
+}
+
 /* The next frame that is no padding: its header copied once, its position, and
  * where the payload lies. It stays in use until cp_ring_advance. */
 static inline int cp_ring_next(cp_consumer *c, cp_frame *copy, uint64_t *position, const uint8_t **payload)
@@ -142,8 +148,8 @@ static inline int cp_ring_next(cp_consumer *c, cp_frame *copy, uint64_t *positio
         uint64_t head = cp_peek(&c->head);
         if (head == c->tail_seen) {
             uint64_t tail = cp_observe(&c->shared->tail);
-            /* not past the room that we gave back: nobody feeds us for ever */
-            if (tail - head > c->size - (head - c->released) || tail % CP_LINE)
+            /* nobody feeds us for ever */
+            if (tail - head > cp_consumer_fed(c, head) || tail % CP_LINE)
                 return CP_GARBAGE;
             if (tail == head)
                 return CP_EMPTY;
@@ -183,7 +189,7 @@ static inline bool cp_ring_look_ahead(cp_consumer *c, uint64_t *position, cp_fra
     uint64_t tail = cp_observe(&c->shared->tail);
     if (*position < head)
         *position = head;
-    if (*position >= tail || tail - head > c->size - (head - c->released))
+    if (*position >= tail || tail - head > cp_consumer_fed(c, head))
         return false;
     const cp_frame *f = cp_ring_at(c->base, c->size, *position);
     copy->size = *(const volatile uint32_t *)&f->size;
