@@ -3,6 +3,7 @@
 PYTHON ?= python3
 VENV ?= .venv
 ARGS ?=
+JOBS ?= 4
 ROUNDS ?= 2000000
 RESULTS ?= benchmarks/results/full.json
 DURATION ?= 300
@@ -13,7 +14,7 @@ SOURCES := setup.py pyproject.toml $(wildcard src/_poolcore.pyx src/_poolcore/*.
 PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check
 SANITIZERS := address,undefined
 
-.PHONY: help demo test test-all lint format typecheck build werror bench perf-guard where-it-goes report stress soak sanitize clean
+.PHONY: help demo test test-slow test-all lint format typecheck build werror bench perf-guard where-it-goes report stress soak sanitize clean
 .DELETE_ON_ERROR:
 
 help: ## this list
@@ -22,13 +23,17 @@ help: ## this list
 demo: $(VENV)/.built ## the main job on real input, beside multiprocessing and concurrent.futures
 	$(BIN)/python examples/demo.py $(ARGS)
 
+# Most tests wait, for children above all: JOBS of them at a time, on two CPUs as well.
 test: $(VENV)/.built ## the test suite (ARGS="-k name" and the like for pytest)
-	$(BIN)/python -m pytest $(ARGS)
+	$(BIN)/python -m pytest -n $(JOBS) -m "not slow" $(ARGS)
 
-test-all: test ## the test suite on every supported Python that is installed
+test-slow: $(VENV)/.built ## the long tests: model, packaging, the standard library's under all start methods ...
+	$(BIN)/python -m pytest -n $(JOBS) -m slow $(ARGS)
+
+test-all: test test-slow ## both on every supported Python that is installed
 	@set -e; for python in $$(tools/pythons --besides $(PYTHON)); do \
 	  version=$$($$python -c 'import sys; print("%d.%d" % sys.version_info[:2])'); \
-	  $(MAKE) test PYTHON=$$python VENV=.venv-$$version; \
+	  $(MAKE) test test-slow PYTHON=$$python VENV=.venv-$$version; \
 	done
 
 lint: $(VENV)/.dev ## style of Python and Cython
