@@ -132,6 +132,19 @@ def fail(kind: type[BaseException], *args: Any) -> NoReturn:
     raise kind(*args)
 
 
+def fail_if_exists(path: Path) -> None:
+    """An initializer."""
+    if path.exists():
+        raise ValueError("there it is")
+
+
+class InterruptsUnpickling:
+    """Its unpickling raises KeyboardInterrupt."""
+
+    def __reduce__(self) -> Any:
+        return fail, (KeyboardInterrupt,)
+
+
 def fail_deeply(text: str) -> None:
     def the_innermost_function() -> None:
         raise ValueError(text)

@@ -774,6 +774,32 @@ def test_start_fails(run, start_method):
     run(main)
 
 
+def test_start_fails_again(run, tmp_path, start_method):
+    """What is submitted after a second start that failed is refused, and the loop
+    has let go of the first run's descriptor."""
+    flag = tmp_path / "flag"
+
+    async def main():
+        loop = asyncio.get_running_loop()
+        pool = new_pool(initializer=tasks.fail_if_exists, initargs=(flag,), context=start_method)
+        async with pool:
+            watched = pool._fd
+            assert await pool.submit(tasks.same, 1) == 1
+        flag.touch()
+        with pytest.raises(ValueError, match="there it is"):
+            await pool.start()
+        assert not loop.remove_reader(watched)
+        with pytest.raises(PoolNotRunning):
+            await pool.submit(tasks.same, 1)
+        await asyncio.sleep(0.01)  # whatever the loop has been asked to do
+        await pool.terminate()
+        flag.unlink()
+        async with pool:
+            assert await pool.submit(tasks.same, 2) == 2
+
+    run(main)
+
+
 def test_start_is_cancelled(run, gate, start_method):
     async def main():
         pool = new_pool(
@@ -971,6 +997,24 @@ def test_results_for_a_task_that_nobody_awaits(run):
                 raise TaskCancelled(1)
 
     run(main)
+
+
+def test_a_keyboard_interrupt_while_it_looks():
+    """It comes out of the loop; when the loop is run again, the pool goes on."""
+    loop = asyncio.new_event_loop()
+    try:
+        pool = new_pool()
+        loop.run_until_complete(pool.start())
+        interrupted = loop.create_task(pool.submit(tasks.InterruptsUnpickling))
+        with pytest.raises(KeyboardInterrupt):
+            loop.run_until_complete(asyncio.wait({interrupted}))
+        rest = asyncio.gather(interrupted, pool.submit(tasks.same, 1), return_exceptions=True)
+        error, value = loop.run_until_complete(asyncio.wait_for(rest, DEADLINE))
+        assert isinstance(error, ResultDecodingError)
+        assert value == 1
+        loop.run_until_complete(pool.terminate())
+    finally:
+        loop.close()
 
 
 def test_thread_of_callbacks(run):

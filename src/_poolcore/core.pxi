@@ -431,8 +431,9 @@ cdef class Core:
         hush(self)
 
     def listen(self):
-        """The loop may go to sleep at its descriptor."""
-        listen(self)
+        """The loop may go to sleep at its descriptor, if it has asked for one."""
+        if self.loop != NULL:
+            listen(self)
 
     def poll(self):
         """As reap(timeout=None), but leaves the descriptor as it is."""

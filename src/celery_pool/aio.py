@@ -96,16 +96,17 @@ class AsyncTaskPool:
         if self._starting:
             raise PoolRunning("the pool is being started")
         pool = self._pool
+        pool._check_ended()
+        self._unwatch()
+        self._loop = None  # what was its loop has no part in the new start, should it fail
         self._starting = True
         try:
             if pool._context.get_start_method() == "fork":
                 # a thread that forks leaves the child with what others have locked
                 supervisor = pool._begin_start()
-                self._unwatch()
                 await _in_thread(pool._await_start, supervisor)
             else:
                 await _in_thread(pool.run)
-                self._unwatch()
         except asyncio.CancelledError:
             await _in_thread(pool.terminate)
             raise
@@ -395,11 +396,12 @@ class AsyncTaskPool:
 
     def _wake(self) -> None:
         """From now on it looks by itself."""
-        assert self._loop is not None
+        if self._loop is None:  # it is being started again
+            return
+        self._loop.call_soon(self._look)  # first: a Ctrl-C may come in between
         self._awake = True
         self._looks = 0
         self._core.hush()
-        self._loop.call_soon(self._look)
 
     def _on_readable(self) -> None:
         if self._awake:
@@ -410,11 +412,13 @@ class AsyncTaskPool:
         self._wake()
 
     def _look(self) -> None:
-        core = self._core
-        if self._looks:
-            os.sched_yield()  # the worker may want for a CPU
+        loop, core = self._loop, self._core
+        if loop is None:  # it is being started again
+            return
         again = False
         try:
+            if self._looks:
+                os.sched_yield()  # the worker may want for a CPU
             if core.poll():
                 self._looks = 0
             else:
@@ -423,8 +427,7 @@ class AsyncTaskPool:
             again = core.pending > 0 and self._looks <= self._most_looks
         finally:  # a KeyboardInterrupt, too: the loop may go on
             if again:
-                assert self._loop is not None
-                self._loop.call_soon(self._look)
+                loop.call_soon(self._look)
             else:
                 self._awake = False
                 self._asleep_since = time.monotonic()

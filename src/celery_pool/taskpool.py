@@ -281,10 +281,14 @@ class TaskPool(TaskPoolBase):
             else:
                 self._has_started(supervisor)
 
-    def _begin_start(self, attended: bool = True) -> Supervisor:
-        """The part of run() that forks; it waits for nothing."""
+    def _check_ended(self) -> None:
+        """PoolRunning if it may not be started."""
         if self._supervisor is not None and not self._supervisor.has_ended:
             raise PoolRunning("the pool is running, or has not ended yet")
+
+    def _begin_start(self, attended: bool = True) -> Supervisor:
+        """The part of run() that forks; it waits for nothing."""
+        self._check_ended()
         core = self._core
         if core.state != PoolState.IDLE:
             core = self._core = self._new_core(core.limit, core.last_tid)
