@@ -409,6 +409,36 @@ def test_max_bytes(run):
     run(main)
 
 
+def test_max_bytes_makes_wait_in_order_and_at_rest(run, gate):
+    async def main():
+        order = []
+
+        async def submit(i):
+            await pool.submit(tasks.same, bytes([i]) * 3000)
+            order.append(i)
+
+        async with new_pool(None, processes=1, max_bytes=5000) as pool:
+            first = asyncio.create_task(pool.submit(tasks.pass_gate, gate.path))
+            waiting = []
+            for i in range(50):
+                waiting.append(asyncio.create_task(submit(i)))
+                await asyncio.sleep(0)
+            for _ in range(20):  # until it is at rest
+                before = time.thread_time()
+                await asyncio.sleep(0.1)
+                if time.thread_time() - before < 0.001:
+                    break
+            before = time.thread_time()
+            await asyncio.sleep(0.5)
+            assert time.thread_time() - before < 0.01
+            gate.open()
+            await first
+            await asyncio.gather(*waiting)
+            assert order == list(range(50))
+
+    run(main)
+
+
 def test_the_limit_may_be_raised(run, gate):
     async def main():
         async with new_pool(2) as pool:

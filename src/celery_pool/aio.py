@@ -73,6 +73,7 @@ class AsyncTaskPool:
         self._starting = False
         self._submitters: deque[asyncio.Future[None]] = deque()  # they wait for a slot
         self._granted = 0  # slots given to submitters that have not taken them yet
+        self._full_at = -1  # `reaped` when arguments found no room; -1: none wait for that
         self._drained: list[asyncio.Future[None]] = []  # they wait until nothing is pending
         self._awake = False  # looks by itself
         self._looks = 0  # in vain, since it woke
@@ -115,6 +116,7 @@ class AsyncTaskPool:
             self._core = pool._core
         self._loop = loop
         self._granted = 0
+        self._full_at = -1
         self._awake = False
         self._fd = pool.fileno()
         loop.add_reader(self._fd, _on_readable, weakref.ref(self))
@@ -287,6 +289,7 @@ class AsyncTaskPool:
         self._limit = _limit_of(limit)
         if self._loop is not None:
             self._check_loop()
+            self._full_at = -1
             self._grant()
 
     def full(self) -> bool:
@@ -362,7 +365,9 @@ class AsyncTaskPool:
         await self._granted_to(waiter)
 
     async def _slot_in_front(self) -> None:
-        """Waits until something has ended, in front of all others."""
+        """Waits until something has ended, in front of all others. From now on one
+        after the other tries whether there is room for its arguments."""
+        self._full_at = self._core.reaped
         waiter: asyncio.Future[None] = self._check_loop().create_future()
         self._submitters.appendleft(waiter)
         await self._granted_to(waiter)
@@ -387,10 +392,15 @@ class AsyncTaskPool:
         while submitters and (
             core.in_flight + self._granted < self._limit or core.state != PoolState.RUNNING
         ):
+            if self._full_at >= 0 and core.state == PoolState.RUNNING:
+                if self._granted or core.reaped == self._full_at:
+                    return
             waiter = submitters.popleft()
             if not waiter.done():
                 self._granted += 1
                 waiter.set_result(None)
+        if not submitters:
+            self._full_at = -1
 
     # ---- results ----
 
