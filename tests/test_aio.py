@@ -1029,6 +1029,25 @@ def test_results_for_a_task_that_nobody_awaits(run):
     run(main)
 
 
+def test_a_coroutine_that_is_closed(run, gate):
+    """Its task is killed, and nobody complains about an error that nobody wants."""
+
+    async def main():
+        complaints = []
+        asyncio.get_running_loop().set_exception_handler(lambda _, what: complaints.append(what))
+        async with new_pool() as pool:
+            coroutine = pool.submit(tasks.pass_gate, gate.path)
+            coroutine.send(None)
+            await until(gate.waiting)
+            coroutine.close()
+            del coroutine
+            await until(lambda: not pool.statistics().in_flight)
+        gc.collect()
+        assert complaints == []
+
+    run(main)
+
+
 def test_a_keyboard_interrupt_while_it_looks():
     """It comes out of the loop; when the loop is run again, the pool goes on."""
     loop = asyncio.new_event_loop()

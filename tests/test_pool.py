@@ -3,6 +3,7 @@ tests/stdlib; imap has a file of its own."""
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import gc
 import multiprocessing
@@ -238,6 +239,70 @@ def test_what_cannot_be_sent_is_counted_and_let_go(mp_pool):
     del argument, options
     gc.collect()
     assert gone() is None
+
+
+def map_fails(pool):
+    with contextlib.suppress(ValueError):
+        pool.map(tasks.fail, [ValueError] * 2)
+
+
+def map_argument_fails(pool):
+    with contextlib.suppress(RuntimeError):
+        pool.map(tasks.same, [tasks.raises_when_pickled(RuntimeError)])
+
+
+def apply_argument_fails(pool):
+    outcome = pool.apply_async(tasks.same, (tasks.raises_when_pickled(RuntimeError),))
+    outcome.wait(DEADLINE)
+
+
+def imap_fails(pool):
+    iterator = pool.imap(tasks.fail, [ValueError] * 5, buffersize=2)
+    with contextlib.suppress(ValueError):
+        iterator.next(DEADLINE)
+
+
+def imap_unordered_fails(pool):
+    iterator = pool.imap_unordered(tasks.fail, [ValueError] * 5, buffersize=2)
+    with contextlib.suppress(ValueError):
+        iterator.next(DEADLINE)
+
+
+def imap_argument_fails(pool):
+    iterator = pool.imap(tasks.same, [tasks.raises_when_pickled(RuntimeError)])
+    with contextlib.suppress(RuntimeError):
+        iterator.next(DEADLINE)
+
+
+@pytest.mark.parametrize(
+    "call",
+    [
+        map_fails,
+        map_argument_fails,
+        apply_argument_fails,
+        imap_fails,
+        imap_unordered_fails,
+        imap_argument_fails,
+    ],
+)
+def test_an_error_keeps_nothing_of_the_caller_alive(mp_pool, call):
+    """Without help of the cycle collector: what the caller holds is gone when it has returned."""
+
+    class Held:
+        pass
+
+    def caller():
+        held = Held()
+        call(pool)
+        return weakref.ref(held)
+
+    pool = mp_pool()
+    gc.collect()
+    gc.disable()
+    try:
+        assert caller()() is None
+    finally:
+        gc.enable()
 
 
 def test_the_other_items_run_if_one_cannot_be_pickled(mp_pool, tmp_path):

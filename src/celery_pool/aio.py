@@ -333,6 +333,8 @@ class AsyncTaskPool:
         try:
             return await future
         except (asyncio.CancelledError, GeneratorExit):
+            if not future.get_loop().is_closed():
+                future.cancel()  # else its loop would complain that nobody takes the error
             self._abandon(job)
             raise
 

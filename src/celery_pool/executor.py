@@ -14,7 +14,6 @@ import os
 import signal
 import threading
 import time
-import traceback
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Executor, Future
@@ -41,6 +40,7 @@ from .errors import (
     WrongProcess,
 )
 from .futures import TaskFuture, settle
+from .remote import without_frames
 from .taskpool import TaskPool
 
 __all__ = ["TaskFuture", "TaskPoolExecutor"]
@@ -161,7 +161,7 @@ class TaskPoolExecutor(Executor):
         except WrongProcess:
             raise
         except Exception as error:  # of the arguments: the task's own
-            future.set_exception(_without_frames(error))
+            future.set_exception(without_frames(error))
             return future
         future._job = job
         if future._state != PENDING:
@@ -372,15 +372,6 @@ class _Life:
             ):
                 error = _broken_by(error)
         future.set_exception(error)
-
-
-def _without_frames(error: Exception) -> Exception:
-    """With its traceback as text: the frames would keep what the callers of submit()
-    hold, the future among it."""
-    text = "".join(traceback.format_exception(error))
-    error.__cause__ = RemoteTraceback(text)
-    error.__context__ = None
-    return error.with_traceback(None)
 
 
 def _broken_by(error: BaseException) -> BrokenProcessPool:

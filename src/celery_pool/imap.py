@@ -19,7 +19,8 @@ from typing import Any
 
 from .chunks import Call
 from .errors import PoolNotRunning, PoolTerminated
-from .mapresult import until_error
+from .mapresult import error_of, until_error
+from .remote import without_frames
 from .taskpool import TaskPool
 
 
@@ -146,11 +147,11 @@ class Feed:
                 # put(outcome, meta): SimpleQueue ignores its second argument
                 self._tasks.apply_async(target, args, None, arrived.put, self.failed, None, True)
         except Exception as error:  # it cannot be pickled; the next one may
-            ended = self._tasks._core.add_ended
+            core, failure = self._tasks._core, without_frames(error)
             if self._ordered:
-                arrived.put(ended(error, None, None, None, self._tasks))
+                arrived.put(core.add_ended(failure, None, None, None, self._tasks))
             else:
-                ended(error, None, self.failed, None, self._tasks)
+                core.add_ended(failure, None, self.failed, None, self._tasks)
         self.submitted += 1
 
     def end(self) -> BaseException:
@@ -191,7 +192,10 @@ class IMapIterator(multiprocessing.pool.IMapIterator):  # type: ignore[type-arg]
         value = self._take(None if timeout is None else time.monotonic() + timeout)
         feed.taken()
         if type(value) is Failure:
-            raise value.error
+            try:
+                raise value.error
+            finally:
+                del value  # the exception's traceback would keep it, and it the exception
         if self._chunked:
             first, *rest = value
             self._values.extend(rest)
@@ -216,10 +220,7 @@ class IMapIterator(multiprocessing.pool.IMapIterator):  # type: ignore[type-arg]
         except BaseException:
             self._returned.appendleft(job)
             raise
-        try:
-            job.get()
-        except BaseException as error:
-            return Failure(error)
+        return Failure(error_of(job))
 
     def _arrival(self, deadline: float | None) -> Any:
         if self._returned:

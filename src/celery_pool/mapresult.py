@@ -11,6 +11,7 @@ from collections.abc import Callable, Iterable, Iterator
 from typing import Any
 
 from .chunks import Call
+from .remote import without_frames
 from .taskpool import AsyncResult, TaskPool
 
 
@@ -76,7 +77,7 @@ class MapResult(multiprocessing.pool.MapResult[Any]):
             try:
                 jobs.append(apply_async(target, args, None, done, done))
             except Exception as error:  # it cannot be pickled; the others can
-                jobs.append(ended(error, done, done, None, self._tasks))
+                jobs.append(ended(without_frames(error), done, done, None, self._tasks))
         if failed:
             jobs.append(ended(failed.pop(), done, done, None, self._tasks))
         if done is not None:
@@ -120,7 +121,10 @@ class MapResult(multiprocessing.pool.MapResult[Any]):
             raise multiprocessing.TimeoutError
         self._unfinished()
         if self._error is not None:
-            raise self._error
+            try:
+                raise self._error
+            finally:
+                del self  # the exception's traceback would keep it, and it the exception
         return self._values
 
     def _unfinished(self) -> AsyncResult | None:
@@ -167,9 +171,9 @@ def until_error(calls: Iterable[Call], failed: list[Exception]) -> Iterator[Call
 
 
 def error_of(job: AsyncResult) -> BaseException:
-    """What a job that has failed raises."""
+    """What a job that has failed raises, without our frames: they hold the job."""
     try:
         job.get()
     except BaseException as error:
-        return error
+        return error.with_traceback(None)
     raise AssertionError(f"{job!r} has not failed")

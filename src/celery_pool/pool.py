@@ -19,6 +19,7 @@ from .cpus import usable_cpus
 from .errors import PoolClosed, PoolNotRunning, PoolTerminated
 from .imap import Feed, IMapIterator, IMapUnorderedIterator, joined, terminated
 from .mapresult import MapResult, OneArgument
+from .remote import without_frames
 from .taskpool import AsyncResult, TaskPool
 
 __all__ = ["Pool"]
@@ -110,7 +111,9 @@ class Pool:
             try:
                 return self._tasks.apply_async(func, args, kwds, on_success, on_error)
             except Exception as error:
-                return self._tasks._core.add_ended(error, on_success, on_error, None, self._tasks)
+                return self._tasks._core.add_ended(
+                    without_frames(error), on_success, on_error, None, self._tasks
+                )
         except (PoolClosed, PoolTerminated) as error:  # meanwhile
             self._refuse(error)
 

@@ -102,6 +102,15 @@ def load_error(data: bytes) -> BaseException:
     return exception
 
 
+def without_frames(error: Exception) -> Exception:
+    """In the parent: an error of a submission as the outcome of its task. Its traceback
+    becomes text: the frames would keep what the callers hold, that outcome among it."""
+    text = "".join(traceback.format_exception(error))
+    BaseException.__setattr__(error, "__cause__", RemoteTraceback(text))
+    error.__context__ = None
+    return error.with_traceback(None)
+
+
 def encoding_error(error: Exception, result: object) -> ResultEncodingError:
     """In the worker: what a task fails with whose result cannot be pickled."""
     try:
