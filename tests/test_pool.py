@@ -792,3 +792,38 @@ def test_nothing_runs_at_rest(mp_pool):
     pool.map(tasks.square, range(10))
     assert list(pool.imap(tasks.square, range(10))) == [i * i for i in range(10)]
     wait_until(lambda: threading.active_count() == before, DEADLINE)
+
+
+class RaisesAfter(list):
+    """Raises KeyboardInterrupt once, in the midst of what takes `place` values."""
+
+    def __init__(self, place):
+        super().__init__()
+        self._place = place
+
+    def _changed(self):
+        if len(self) >= self._place:
+            self._place = float("inf")
+            raise KeyboardInterrupt
+
+    def __setitem__(self, key, values):
+        super().__setitem__(key, values)
+        self._changed()
+
+    def append(self, value):
+        super().append(value)
+        self._changed()
+
+    def extend(self, values):
+        super().extend(values)
+        self._changed()
+
+
+@pytest.mark.parametrize("chunksize", [1, 7])
+@pytest.mark.parametrize("place", [1, 50, 100])
+def test_a_keyboard_interrupt_while_results_of_a_map_are_taken(mp_pool, chunksize, place):
+    result = mp_pool().map_async(tasks.same, range(100), chunksize)
+    result._values = RaisesAfter(place)
+    with pytest.raises(KeyboardInterrupt):
+        result.get(DEADLINE)
+    assert result.get(DEADLINE) == list(range(100))

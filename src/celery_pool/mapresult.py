@@ -6,7 +6,6 @@ import multiprocessing
 import multiprocessing.pool
 import threading
 import time
-from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from typing import Any
 
@@ -50,9 +49,12 @@ class MapResult(multiprocessing.pool.MapResult[Any]):
     ) -> None:
         # nothing of the base class is used: its fields belong to multiprocessing's threads
         self._tasks = tasks
-        self._jobs: deque[AsyncResult] = deque()  # whose outcome has not been taken
-        self._lock = threading.RLock()  # of those, while outcomes are taken
+        self._jobs: list[AsyncResult] = []
+        self._lock = threading.RLock()  # while outcomes are taken
         self._values: list[Any] = []
+        # jobs whose outcome has been taken, and values from them; one assignment, and what
+        # was not counted is taken again: a Ctrl-C may come between any two steps
+        self._taken = 0, 0
         self._error: BaseException | None = None
         self._on_success = None if callback is None else OneArgument(callback)
         self._on_error = None if error_callback is None else OneArgument(error_callback)
@@ -131,17 +133,19 @@ class MapResult(multiprocessing.pool.MapResult[Any]):
         """Takes the outcomes in order, as far as they are there; the first job that
         has not ended, None if there is none."""
         with self._lock:
-            jobs = self._jobs
-            take = self._values.extend if self._chunked else self._values.append
-            while jobs:
-                job = jobs[0]
+            jobs, values = self._jobs, self._values
+            taken, filled = self._taken
+            while taken < len(jobs):
+                job = jobs[taken]
                 if not job.ready():
                     return job
                 if job.successful():
-                    take(job.get())
+                    values[filled:] = job.get() if self._chunked else (job.get(),)
                 elif self._error is None:
                     self._error = error_of(job)
-                jobs.popleft()
+                taken, filled = taken + 1, len(values)
+                self._taken = taken, filled
+            jobs.clear()
             return None
 
     def _job_ended(self, outcome: Any, meta: Any) -> None:
