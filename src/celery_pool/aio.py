@@ -390,19 +390,21 @@ class AsyncTaskPool:
     def _grant(self) -> None:
         """Gives free slots to those who wait; a pool that takes no tasks tells each so."""
         submitters = self._submitters
-        core = self._core
-        while submitters and (
-            core.in_flight + self._granted < self._limit or core.state != PoolState.RUNNING
-        ):
-            if self._full_at >= 0 and core.state == PoolState.RUNNING:
-                if self._granted or core.reaped == self._full_at:
-                    return
+        while submitters and self._may_grant():
             waiter = submitters.popleft()
             if not waiter.done():
                 self._granted += 1
                 waiter.set_result(None)
         if not submitters:
             self._full_at = -1
+
+    def _may_grant(self) -> bool:
+        core = self._core
+        if core.state != PoolState.RUNNING:
+            return True
+        if core.in_flight + self._granted >= self._limit:
+            return False
+        return self._full_at < 0 or (not self._granted and core.reaped != self._full_at)
 
     # ---- results ----
 
