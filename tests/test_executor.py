@@ -23,6 +23,7 @@ from celery_pool import (
     SoftTimeLimitExceeded,
     StartError,
     TaskFuture,
+    TaskPool,
     TaskPoolExecutor,
     TaskTerminated,
     TimeLimitExceeded,
@@ -874,3 +875,22 @@ def test_asyncio_cancels_what_has_not_started(executor, tmp_path):
     assert asyncio.run(main()) == 1
     one.shutdown()
     assert not path.exists()
+
+
+def test_a_signal_handler_shuts_down_during_the_first_submission(monkeypatch, start_method):
+    executor = TaskPoolExecutor(1, mp_context=start_method)
+    run = TaskPool.run
+
+    def interrupted(self, **options):
+        signal.raise_signal(signal.SIGUSR2)
+        run(self, **options)
+
+    monkeypatch.setattr(TaskPool, "run", interrupted)
+    before = signal.signal(signal.SIGUSR2, lambda *_: executor.shutdown(wait=False))
+    try:
+        with pytest.raises(RuntimeError, match="after shutdown"):
+            executor.submit(tasks.nothing)
+    finally:
+        signal.signal(signal.SIGUSR2, before)
+    assert Background(executor.shutdown).result(DEADLINE) is None
+    assert executor._life.pool.get_worker_pids() == []

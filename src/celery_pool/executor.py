@@ -19,12 +19,10 @@ from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Executor, Future
 from concurrent.futures._base import PENDING
 from concurrent.futures.process import BrokenProcessPool
-from dataclasses import replace
 from multiprocessing.context import BaseContext
 from multiprocessing.pool import RemoteTraceback  # type: ignore[attr-defined]
 from queue import SimpleQueue
 from typing import Any, ParamSpec, TypeVar
-from weakref import WeakSet
 
 from ._poolcore import AsyncResult
 from .cpus import usable_cpus
@@ -119,7 +117,7 @@ class TaskPoolExecutor(Executor):
                 raise TypeError("max_tasks_per_child must be an integer")
             if max_tasks_per_child <= 0:
                 raise ValueError("max_tasks_per_child must be >= 1")
-        pool = TaskPool(
+        pool = (_BreakingPool if lost_breaks_pool else TaskPool)(
             limit,
             processes=max_workers,
             context=mp_context,
@@ -132,8 +130,6 @@ class TaskPoolExecutor(Executor):
             max_bytes=max_bytes,
             maxtasksperchild=max_tasks_per_child,
         )
-        if lost_breaks_pool:
-            pool._policy = replace(pool._policy, lost_breaks_pool=True)
         self._max_workers = pool.processes
         self._mp_context = pool._context
         self._life = _Life(pool, lost_breaks_pool)
@@ -280,6 +276,10 @@ class TaskPoolExecutor(Executor):
             life.told.put(None)  # takes no lock: any thread may be anywhere
 
 
+class _BreakingPool(TaskPool):
+    _lost_breaks_pool = True
+
+
 class _Life:
     """What of an executor outlives it while its tasks do."""
 
@@ -310,32 +310,42 @@ class _Life:
                 try:
                     pool.run(wait=False)
                     self._closer = closer
+                    _lives.add(self)
                     closer.start()
+                    self._pass_on()  # a signal handler may have shut it down meanwhile
                 except (StartError, OSError, RuntimeError) as error:
                     self._closer = None
+                    _lives.discard(self)
                     self.broken = f"the workers could not be started: {error}"
                     pool.terminate()
                     raise self.refusal() from error
-                _lives.add(self)
         return pool.apply_async
 
     def _close_when_told(self) -> None:
-        self.told.get()
-        self.pool.close()
-        self.pool.join()
+        try:
+            self.told.get()
+            self.pool.close()
+            self.pool.join()
+        finally:
+            _lives.discard(self)
 
     def shut(self) -> None:
         """No new tasks. Returns at once."""
         with self._lock:
             self._shut = True
-            if self._closer is not None:
-                self.pool.close()
-                self.told.put(None)
+            self._pass_on()
+
+    def _pass_on(self) -> None:
+        if self._shut and self._closer is not None:
+            self.pool.close()
+            self.told.put(None)
 
     def wait(self) -> None:
         """After shut(): until all is done and gone, but not in the reaper."""
         closer = self._closer
-        if closer is not None and not self.pool._core.inside_callback:
+        if closer is None or self.pool._core.inside_callback:
+            return
+        if closer is not threading.current_thread():  # it may run destructors
             closer.join()
 
     def cancel_pending(self) -> None:
@@ -447,7 +457,7 @@ def _one_by_one(chunks: Iterator[list[T]]) -> Iterator[T]:
 
 # ---- the interpreter's exit ----
 
-_lives: WeakSet[_Life] = WeakSet()
+_lives: set[_Life] = set()  # whose closer has not done its work
 _exiting = False
 
 

@@ -68,7 +68,7 @@ class Policy:
     leave_timeout: float
     max_restarts: int
     restart_window: float
-    lost_breaks_pool: bool = False  # the first worker that dies unasked ends it all
+    lost_breaks_pool: bool  # the first worker that dies unasked ends it all
 
 
 class Supervisor:

@@ -138,6 +138,12 @@ class TaskPool(TaskPoolBase):
     Every submission gets exactly one outcome; a task body starts at most once.
     """
 
+    # The facades beside (pool, executor, aio) build on this class. Of what is private here
+    # they use `_core`, `_context`, this switch, and the parts that run() and terminate()
+    # are made of: `_check_ended`, `_begin_start`, `_await_start`, `_kill`.
+
+    _lost_breaks_pool = False  # of a subclass: the first worker that dies unasked ends it all
+
     def __init__(
         self,
         limit: int | None,
@@ -210,6 +216,7 @@ class TaskPool(TaskPoolBase):
             leave_timeout=leave_timeout,
             max_restarts=_count("max_restarts", max_restarts),
             restart_window=restart_window,
+            lost_breaks_pool=self._lost_breaks_pool,
         )
         self._limits = (
             soft_timeout,
@@ -400,9 +407,9 @@ class TaskPool(TaskPoolBase):
         if core.caller_dispatches:
             core.wait_drained(None)
         supervisor.join_threads()
-        if self._finalizer is not None:
-            self._finalizer.cancel()
-            self._finalizer = None
+        finalizer, self._finalizer = self._finalizer, None  # two threads may come here
+        if finalizer is not None:
+            finalizer.cancel()
 
     def grow(self, n: int = 1) -> None:
         """Keeps `n` workers more. ValueError if the limit is too low for them."""
