@@ -245,8 +245,8 @@ class Pool:
         """No new calls; what was asked for goes on, also the input of an imap."""
         if self._state == RUN:
             self._tasks._core.check_process()
+            self._intake.close()  # first: who sees the state may join()
             self._state = CLOSE
-            self._intake.close()
 
     def terminate(self) -> None:
         """Kills the workers. What was in flight fails with PoolTerminated, and its
