@@ -439,6 +439,35 @@ def test_max_bytes_makes_wait_in_order_and_at_rest(run, gate):
     run(main)
 
 
+def test_a_stream_keeps_its_place_before_others(run, gate):
+    """What waits for room is not sent to the end when that was not enough."""
+
+    async def main():
+        order = []
+
+        async def stream():
+            async for value in pool.imap_unordered(tasks.same, [bytes(1500)]):
+                order.append(len(value))
+
+        async def submit():
+            order.append(len(await pool.submit(tasks.same, bytes(600))))
+
+        async with new_pool(None, processes=1, max_bytes=2000) as pool:
+            first = asyncio.create_task(pool.submit(tasks.pass_gate, gate.path))
+            await until(gate.waiting)
+            queued = asyncio.create_task(pool.submit(tasks.same, bytes(1000)))
+            await asyncio.sleep(0)
+            waiting = [asyncio.create_task(stream())]
+            await until(lambda: pool._submitters)
+            waiting += [asyncio.create_task(submit()) for _ in range(3)]
+            await until(lambda: len(pool._submitters) == 4)
+            gate.open()
+            await asyncio.gather(first, queued, *waiting)
+        assert order == [1500, 600, 600, 600]
+
+    run(main)
+
+
 def test_the_limit_may_be_raised(run, gate):
     async def main():
         async with new_pool(2) as pool:

@@ -475,10 +475,13 @@ class AsyncTaskPool:
             source = _Source(iterable)
         jobs = stream.jobs
         key = 0
+        in_front = False  # it has waited for its turn
         try:
             while True:
                 while len(jobs) + len(stream.done) < buffersize and source.ready():
-                    if self._submitters or self._core.in_flight + self._granted >= self._limit:
+                    if not in_front and (
+                        self._submitters or self._core.in_flight + self._granted >= self._limit
+                    ):
                         if jobs or stream.done:
                             break
                         await self._slot()
@@ -491,7 +494,9 @@ class AsyncTaskPool:
                         if jobs or stream.done:
                             break
                         await self._slot_in_front()
+                        in_front = True
                         continue
+                    in_front = False
                     source.take()
                     if not job.ready():
                         jobs[key] = job
