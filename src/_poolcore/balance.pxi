@@ -89,6 +89,7 @@ cdef void take_back(Core core, Channel channel, uint32_t most) noexcept:
             break                       # this one runs; those before it are over
         job.marks |= BACKLOGGED
         jobs_prepend(&core.backlog, job)
+        no_plain_queue(core)
         most -= 1
 
 

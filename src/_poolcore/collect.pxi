@@ -116,7 +116,7 @@ cdef bint take_outcome(Core core, Channel channel, AsyncResult job, cp_frame *fr
     if frame.kind == CP_ERROR and not frame.length:
         return False
     journal_pop(channel)
-    prefetch_job(channel.journal[(channel.journal_head + 3) & channel.journal_mask].job)
+    prefetch_job(channel.journal[(channel.journal_head + 4) & channel.journal_mask].job)
     channel.done += 1
     if job.state == PENDING:
         if frame.kind == CP_EXPIRED:

@@ -90,6 +90,8 @@ cdef class Core:
 
     # jobs
     cdef Jobs backlog
+    cdef PyObject *lately[PREFETCH_AHEAD]   # appended to it, in turn; perhaps gone
+    cdef uint64_t backlog_appended
     cdef Jobs undelivered
     cdef Jobs grave                 # finished in collect; references to be dropped
     cdef dict functions             # id(target) -> Function

@@ -48,6 +48,7 @@ cdef class AsyncResult:
     cdef Core core
     cdef PyObject *next         # in the undelivered queue or the backlog
     cdef PyObject *prev
+    cdef PyObject *ahead        # some places later in the backlog, perhaps gone: to prefetch
     cdef object callbacks       # None, a callable, or a tuple of callables
     cdef object errbacks        # the same
     cdef object acknowledge     # on_acknowledge, an Acceptance or None; of a foreign job: its tid

@@ -6,6 +6,10 @@ cdef struct Jobs:
     uint64_t count
 
 
+cdef enum:
+    PREFETCH_AHEAD = 8      # places; memory takes as long as some of them
+
+
 cdef inline void prefetch_job(PyObject *job) noexcept:
     """With a million in flight a job has long left the caches when its turn comes."""
     if job != NULL:

@@ -43,6 +43,7 @@ cdef int recover(Core core, Channel channel, reason, bint requeue) except -1:
         jobs_remove(&again, job)
         job.marks |= BACKLOGGED
         jobs_prepend(&core.backlog, job)
+        no_plain_queue(core)
     refill(core)
     bury(core)
     notify(core)
@@ -94,6 +95,7 @@ cdef bint withdraw(Core core, AsyncResult job) noexcept:
     if job.marks & BACKLOGGED:
         job.marks &= ~<uint8_t> BACKLOGGED
         jobs_remove(&core.backlog, job)
+        no_plain_queue(core)
         return True
     if channel is None or not frame_stands(job) or not cp_claim_revoke(frame_of(job), job.number):
         return False
