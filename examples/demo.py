@@ -3,10 +3,9 @@
     python examples/demo.py
 
 1. celery_pool, multiprocessing.Pool and concurrent.futures side by side: the same lines, the same
-number in flight, a
-   callback for each task that keeps its result, and the same results. This part takes the first
-   COMPARED lines, files in the order of their paths, so that the slowest contender is done in time;
-   `--compare 0` takes all of them.
+   number in flight, a callback for each task that keeps its result, and the same results. This part
+   takes the first COMPARED lines, files in the order of their paths, so that the slowest contender
+   is done in time; `--compare 0` takes all of them.
 2. All lines on celery_pool while a worker gets SIGKILL every 200 ms: what became of each task.
 
 The tables are Markdown. The exit status is 1 if results differ, a task never ended, or the counts

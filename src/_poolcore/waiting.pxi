@@ -34,7 +34,7 @@ cdef enum:
     QUIET_TICKS = 20            # then it sleeps until a caller leaves
     LAZY_LOOK_NS = 10000000     # a leader looks by itself while tasks run, from this often
     LONGEST_LOOK_NS = 1000000000    # ... to this, if nothing happens
-    QUIET_LOOKS = 10            # then the reaper sleeps until a submission wakes it
+    QUIET_LOOKS = 3             # then the reaper sleeps until a submission wakes it
 
 # The main thread looks for signals this often, should one arrive between its
 # last check and its sleep.
