@@ -22,6 +22,7 @@ from typing import Any, ParamSpec, Self, TypeVar
 
 from ._poolcore import AsyncResult, PoolState
 from .errors import PoolFull, PoolNotRunning, PoolRunning
+from .streams import AsyncSource, Source, Stream
 from .taskpool import Statistics, TaskPool
 
 P = ParamSpec("P")
@@ -467,12 +468,12 @@ class AsyncTaskPool:
         options: dict[str, Any],
     ) -> AsyncGenerator[Any, None]:
         loop = self._check_loop()
-        stream = _Stream()
-        source: _Source | _AsyncSource
+        stream = Stream()
+        source: Source | AsyncSource
         if isinstance(iterable, AsyncIterable):
-            source = _AsyncSource(loop, iterable, stream)
+            source = AsyncSource(loop, iterable, stream)
         else:
-            source = _Source(iterable)
+            source = Source(iterable)
         jobs = stream.jobs
         key = 0
         in_front = False  # it has waited for its turn
@@ -543,110 +544,6 @@ class AsyncTaskPool:
             loop.remove_reader(fd)
         else:  # collected in another thread; the core keeps the descriptor until then
             loop.call_soon_threadsafe(_remove_reader, loop, fd, self._core)
-
-
-class _Stream:
-    """What has become of the tasks of one imap_unordered."""
-
-    def __init__(self) -> None:
-        self.jobs: dict[int, AsyncResult] = {}
-        self.done: deque[tuple[bool, Any]] = deque()
-        self.closed = False
-        self._waiter: asyncio.Future[None] | None = None
-
-    def succeed(self, value: Any, key: int) -> None:
-        self._ended(True, value, key)
-
-    def fail(self, error: Any, key: int) -> None:
-        self._ended(False, error, key)
-
-    def _ended(self, success: bool, value: Any, key: int) -> None:
-        self.jobs.pop(key, None)
-        if not self.closed:
-            self.done.append((success, value))
-            self.wake()
-
-    def wake(self) -> None:
-        if self._waiter is not None and not self._waiter.done():
-            self._waiter.set_result(None)
-
-    async def change(self, loop: asyncio.AbstractEventLoop) -> None:
-        self._waiter = loop.create_future()
-        try:
-            await self._waiter
-        finally:
-            self._waiter = None
-
-
-class _Source:
-    """The next item of a plain iterable."""
-
-    def __init__(self, iterator: Any) -> None:
-        self._iterator = iterator
-        self._filled = False
-        self.item: Any = None
-        self.exhausted = False
-
-    def ready(self) -> bool:
-        """Whether there is an item."""
-        if not self._filled and not self.exhausted:
-            try:
-                self.item = next(self._iterator)
-                self._filled = True
-            except StopIteration:
-                self.exhausted = True
-        return self._filled
-
-    def take(self) -> None:
-        self.item = None
-        self._filled = False
-
-    def close(self) -> None:
-        pass
-
-
-class _AsyncSource:
-    """The next item of an asynchronous iterable, which a task of its own fetches."""
-
-    def __init__(
-        self, loop: asyncio.AbstractEventLoop, iterable: AsyncIterable[Any], stream: _Stream
-    ) -> None:
-        self._iterable = iterable
-        self._stream = stream
-        self._loop = loop
-        self._filled = False
-        self._taken: asyncio.Future[None] | None = None
-        self.item: Any = None
-        self._feeder = loop.create_task(self._feed())
-
-    async def _feed(self) -> None:
-        try:
-            async for item in self._iterable:
-                self.item = item
-                self._filled = True
-                self._taken = self._loop.create_future()
-                self._stream.wake()
-                await self._taken
-        finally:
-            self._loop.call_soon(self._stream.wake)  # when the task has ended
-
-    @property
-    def exhausted(self) -> bool:
-        return not self._filled and self._feeder.done()
-
-    def ready(self) -> bool:
-        if not self._filled and self._feeder.done():
-            self._feeder.result()  # its exception
-        return self._filled
-
-    def take(self) -> None:
-        assert self._taken is not None
-        self.item = None
-        self._filled = False
-        self._taken.set_result(None)
-
-    def close(self) -> None:
-        self._feeder.cancel()
 
 
 def _succeed(value: Any, future: asyncio.Future[Any]) -> None:
