@@ -67,12 +67,9 @@ class WrongProcess(PoolError):
     """A forked child tried to use its parent's pool."""
 
 
-class StartError(PoolError):
-    """The workers could not be started (within ``start_timeout``).
-
-    After ``run(wait=False)`` everything in flight and every later submission fails
-    with it; ``cause`` says why, ``tid`` is the task's. Both are None otherwise.
-    """
+class _Broken(PoolError):
+    """Nothing goes on before the next ``run()``. ``cause`` says why, ``tid`` is the
+    task's that ends with it; each may be None."""
 
     def __init__(
         self, message: str, cause: BaseException | None = None, tid: object = None
@@ -84,6 +81,14 @@ class StartError(PoolError):
 
     def __str__(self) -> str:
         return str(self.args[0])
+
+
+class StartError(_Broken):
+    """The workers could not be started (within ``start_timeout``).
+
+    After ``run(wait=False)`` everything in flight and every later submission fails
+    with it; ``cause`` says why, ``tid`` is the task's. Both are None otherwise.
+    """
 
 
 class AttachError(PoolError):
@@ -98,23 +103,12 @@ class PayloadTooLarge(PoolError, ValueError):
     """The pickled arguments of one task take more than ``max_bytes``."""
 
 
-class CrashLoopError(PoolError):
+class CrashLoopError(_Broken):
     """Workers died too often: the pool is broken. ``cause`` says what happened last.
 
     Everything in flight and every later submission fails with it; ``run()`` after
     ``terminate()`` starts afresh. ``tid`` is the task's, or None.
     """
-
-    def __init__(
-        self, message: str, cause: BaseException | None = None, tid: object = None
-    ) -> None:
-        super().__init__(message, cause, tid)
-        self.cause = cause
-        self.tid = tid
-        self.__cause__ = cause
-
-    def __str__(self) -> str:
-        return str(self.args[0])
 
 
 class TaskCancelled(PoolError, concurrent.futures.CancelledError):
