@@ -109,19 +109,19 @@ cdef void release_buffers(Buffers *buffers) noexcept:
 
 cdef object encode(Codec codec, object value):
     """Pickled `value`: bytes, or a Gather of its pieces; for `fitted`."""
-    cdef Shape shape
+    cdef Shape shape = ANY
     cdef Gather gather
     if codec.plain:
         plain = plain_pickle(value)
         if plain is not None:
             return plain
-    shape = shape_of(value, 3)
-    if shape == PLAIN and codec.plain:
-        return _dumps(value, 5)
+        shape = shape_of(value, 3)
+        if shape == PLAIN:
+            return _dumps(value, 5)
     gather = Gather.__new__(Gather)
     gather.threshold = codec.threshold
     try:
-        if shape == LARGE and codec.plain:
+        if shape == LARGE:
             _stream_pickler(gather, 5, buffer_callback=gather).dump(value)
         else:
             gather.write(codec.dumps(value, 5, buffer_callback=gather))
@@ -141,35 +141,23 @@ cdef object encode(Codec codec, object value):
 cdef Shape shape_of(object value, int depth) noexcept:
     """A look at the outside: most arguments are a few numbers and short strings."""
     cdef Shape shape = PLAIN
-    cdef Shape other
-    cdef Py_ssize_t i, size
+    cdef Py_ssize_t i
     kind = type(value)
     if value is None or kind is int or kind is float or kind is bool:
         return PLAIN
     if kind is str:
-        size = PyUnicode_GET_LENGTH(value)
-        return LARGE if size >= LARGE_BYTES else PLAIN
+        return LARGE if PyUnicode_GET_LENGTH(value) >= LARGE_BYTES else PLAIN
     if kind is bytes:
         return LARGE if PyBytes_GET_SIZE(value) >= LARGE_BYTES else PLAIN
     if kind is bytearray:
         return LARGE if PyByteArray_GET_SIZE(value) >= LARGE_BYTES else PLAIN
     if depth == 0:
         return ANY
-    if kind is tuple:
-        size = PyTuple_GET_SIZE(value)
-        if size > LOOKED_AT:
+    if kind is tuple or kind is list:
+        if PySequence_Fast_GET_SIZE(value) > LOOKED_AT:
             return ANY
-        for i in range(size):
-            other = shape_of(<object> PyTuple_GET_ITEM(value, i), depth - 1)
-            shape = max(shape, other)
-        return shape
-    if kind is list:
-        size = PyList_GET_SIZE(value)
-        if size > LOOKED_AT:
-            return ANY
-        for i in range(size):
-            other = shape_of(<object> PyList_GET_ITEM(value, i), depth - 1)
-            shape = max(shape, other)
+        for i in range(PySequence_Fast_GET_SIZE(value)):
+            shape = max(shape, shape_of(<object> PySequence_Fast_GET_ITEM(value, i), depth - 1))
         return shape
     return shape_of_values(value, depth - 1) if kind is dict else ANY
 

@@ -8,7 +8,6 @@ from cpython.buffer cimport (
     PyObject_GetBuffer)
 from cpython.bytearray cimport PyByteArray_FromStringAndSize, PyByteArray_GET_SIZE
 from cpython.dict cimport PyDict_Next, PyDict_Size
-from cpython.list cimport PyList_GET_ITEM, PyList_GET_SIZE
 from cpython.mem cimport PyMem_Calloc, PyMem_Free, PyMem_Malloc, PyMem_Realloc
 from cpython.object cimport PyObject
 from cpython.ref cimport Py_DECREF, Py_INCREF, Py_XDECREF
@@ -29,6 +28,8 @@ cdef extern from "Python.h":
     void PyObject_GC_UnTrack(PyObject *)
     bint PyObject_GC_IsTracked(object)
     bint PyType_Check(object)
+    Py_ssize_t PySequence_Fast_GET_SIZE(object)
+    PyObject *PySequence_Fast_GET_ITEM(object, Py_ssize_t)
     long long PyLong_AsLongLongAndOverflow(object, int *)
     double PyFloat_AS_DOUBLE(object)
     bint PyUnicode_IS_COMPACT_ASCII(object)
