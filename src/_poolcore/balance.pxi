@@ -87,9 +87,7 @@ cdef void take_back(Core core, Channel channel, uint32_t most) noexcept:
         job = <AsyncResult> found
         if job.state != PENDING or not withdraw(core, job):
             break                       # this one runs; those before it are over
-        job.marks |= BACKLOGGED
-        jobs_prepend(&core.backlog, job)
-        no_plain_queue(core)
+        backlog_prepend(core, job)
         most -= 1
 
 

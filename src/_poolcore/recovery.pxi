@@ -41,9 +41,7 @@ cdef int recover(Core core, Channel channel, reason, bint requeue) except -1:
     while again.last != NULL:
         job = <AsyncResult> again.last
         jobs_remove(&again, job)
-        job.marks |= BACKLOGGED
-        jobs_prepend(&core.backlog, job)
-        no_plain_queue(core)
+        backlog_prepend(core, job)
     refill(core)
     bury(core)
     notify(core)
@@ -61,8 +59,7 @@ cdef int fail_rest(Core core, reason) except -1:
     cdef AsyncResult job
     while core.backlog.first != NULL:
         job = <AsyncResult> core.backlog.first
-        job.marks &= ~<uint8_t> BACKLOGGED
-        jobs_remove(&core.backlog, job)
+        backlog_remove(core, job)
         end_with(core, job, reason)
     fail_foreign(core, reason)
     bury(core)
@@ -93,9 +90,7 @@ cdef bint withdraw(Core core, AsyncResult job) noexcept:
     cdef Channel channel = job.channel
     cdef uint64_t low, high, middle
     if job.marks & BACKLOGGED:
-        job.marks &= ~<uint8_t> BACKLOGGED
-        jobs_remove(&core.backlog, job)
-        no_plain_queue(core)
+        backlog_remove(core, job)
         return True
     if channel is None or not frame_stands(job) or not cp_claim_revoke(frame_of(job), job.number):
         return False

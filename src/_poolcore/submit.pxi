@@ -205,9 +205,7 @@ cdef inline void place(Core core, AsyncResult job) noexcept:
                 attention(core)
             else:
                 channel_publish(<Channel> found)    # the function's frame may have had room
-    job.marks |= BACKLOGGED
-    announce(core, job)
-    jobs_append(&core.backlog, job)
+    backlog_append(core, job)
 
 
 cdef inline PyObject *least_loaded(Table table) noexcept:
@@ -253,33 +251,6 @@ cdef void open_spare(Core core) noexcept:
             attention(core)
 
 
-cdef inline void announce(Core core, AsyncResult job) noexcept:
-    """The job that stands PREFETCH_AHEAD places before it in the backlog will fetch it."""
-    cdef PyObject **before = &core.lately[core.backlog_appended % PREFETCH_AHEAD]
-    if core.backlog.count >= PREFETCH_AHEAD and before[0] != NULL:     # else it may be gone
-        (<AsyncResult> before[0]).ahead = <PyObject *> job
-    before[0] = <PyObject *> job
-    core.backlog_appended += 1
-
-
-cdef inline void no_plain_queue(Core core) noexcept:
-    """Not only appended at the end and taken from the front: who stands in the backlog
-    cannot be told from its length any more."""
-    memset(core.lately, 0, sizeof(core.lately))
-
-
-cdef inline void prefetch_payload(AsyncResult job) noexcept:
-    """Of a job that is near enough to have been fetched itself."""
-    cdef PyObject *near = job.next
-    cdef int i
-    for i in range(PREFETCH_AHEAD // 2):
-        if near == NULL:
-            return
-        near = (<AsyncResult> near).next
-    if near != NULL:
-        CP_PREFETCH(<PyObject *> (<AsyncResult> near).payload)
-
-
 cdef void refill(Core core) noexcept:
     """From the backlog to the rings, as far as there is room."""
     cdef PyObject *found
@@ -291,8 +262,7 @@ cdef void refill(Core core) noexcept:
         if found == NULL:
             break
         job = <AsyncResult> core.backlog.first
-        prefetch_job(job.ahead)
-        prefetch_payload(job)
+        prefetch_from(job)
         if not channel_push(<Channel> found, job):
             if (<Channel> found).corrupt:
                 attention(core)
@@ -301,8 +271,7 @@ cdef void refill(Core core) noexcept:
         (<Channel> found).unpublished = any_pushed = True
         if CP_UNLIKELY((<Channel> found).given >= (<Channel> found).nearly):
             outgrown(core, <Channel> found)
-        job.marks &= ~<uint8_t> BACKLOGGED
-        jobs_remove(&core.backlog, job)
+        backlog_remove(core, job)
     if any_pushed:
         for i in range(core.table.count):
             if (<Channel> core.table.items[i]).unpublished:
