@@ -13,10 +13,10 @@ from os import strerror as os_strerror
 
 from celery_pool import einfo as _einfo
 from celery_pool import errors as _errors
-from celery_pool import forkguard as _forkguard
+from celery_pool.host import forkguard as _forkguard
 from celery_pool import foreign as _foreign
-from celery_pool import functions as _functions
-from celery_pool import remote as _remote
+from celery_pool.wire import functions as _functions
+from celery_pool.wire import remote as _remote
 
 include "_poolcore/externs.pxi"
 include "_poolcore/debug.pxi"

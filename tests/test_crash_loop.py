@@ -14,7 +14,7 @@ import pytest
 
 import tasks
 from celery_pool import CrashLoopError, PoolClosed, PoolTerminated, StartError, TaskPool
-from celery_pool.restarts import FIRST_DELAY
+from celery_pool.supervision.restarts import FIRST_DELAY
 from guards import descendants, wait_until
 from support import DEADLINE, Background, Calls, Gate, Log
 

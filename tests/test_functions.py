@@ -14,7 +14,7 @@ import pytest
 
 import many_functions
 import tasks
-from celery_pool.functions import pickled_global
+from celery_pool.wire.functions import pickled_global
 from support import DEADLINE, Calls, named
 
 

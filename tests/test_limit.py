@@ -9,7 +9,7 @@ import pytest
 
 import tasks
 from celery_pool import PoolClosed, PoolTerminated, TaskPool
-from celery_pool.cpus import usable_cpus
+from celery_pool.host.cpus import usable_cpus
 from guards import wait_until
 from support import DEADLINE, Background, Calls, Gate, at_rest, stays
 

@@ -6,7 +6,7 @@ from itertools import pairwise
 
 import pytest
 
-from celery_pool.restarts import FIRST_DELAY, LONGEST_DELAY, RestartBudget
+from celery_pool.supervision.restarts import FIRST_DELAY, LONGEST_DELAY, RestartBudget
 
 
 def test_nothing_has_died():

@@ -7,7 +7,7 @@ from typing import Any, Final, TypeVar, final
 
 from typing_extensions import Buffer
 
-from .picklers import Pickler
+from .wire.picklers import Pickler
 
 _T = TypeVar("_T")
 _Callbacks = Callable[[Any, Any], object] | Iterable[Callable[[Any, Any], object]] | None

@@ -16,15 +16,15 @@ from multiprocessing.context import BaseContext
 from types import TracebackType
 from typing import Any, Literal, Self
 
-from . import picklers
 from ._poolcore import AsyncResult, CallbacksIn, Core, PoolState, TaskPoolBase
-from .cpus import usable_cpus
+from .child.worker import WorkerPlan
 from .einfo import ExceptionInfo
 from .errors import PoolError, PoolRunning
-from .picklers import Pickler
-from .processes import stack_signal
-from .supervisor import Phase, Policy, Supervisor
-from .worker import WorkerPlan
+from .host.cpus import usable_cpus
+from .supervision.supervisor import Phase, Policy, Supervisor
+from .supervision.worker_process import stack_signal
+from .wire import picklers
+from .wire.picklers import Pickler
 
 Callback = Callable[[Any, Any], object]
 Callbacks = Callback | Iterable[Callback] | None

@@ -8,7 +8,7 @@ from typing import Any
 
 from celery_pool import PoolError, WorkerLostError
 from celery_pool.errors import describe_exit
-from celery_pool.remote import UnpicklableError
+from celery_pool.wire.remote import UnpicklableError
 
 MESSAGE_LENGTH = 500  # characters of a message in a line for people
 

@@ -32,7 +32,7 @@ from celery_pool.cli.usage import (
     positive,
     say,
 )
-from celery_pool.cpus import usable_cpus
+from celery_pool.host.cpus import usable_cpus
 
 COMMAND = "celery-pool map"
 HELP = "apply a function to each line of files, in many processes"

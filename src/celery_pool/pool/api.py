@@ -13,16 +13,14 @@ from multiprocessing.pool import CLOSE, INIT, RUN, TERMINATE
 from types import TracebackType
 from typing import Any, NoReturn, Self
 
-from ._poolcore import PoolState
-from .chunks import calls, checked_size, default_size
-from .cpus import usable_cpus
-from .errors import PoolClosed, PoolNotRunning, PoolTerminated
+from .._poolcore import PoolState
+from ..errors import PoolClosed, PoolNotRunning, PoolTerminated
+from ..feeding.chunks import calls, checked_size, default_size
+from ..host.cpus import usable_cpus
+from ..taskpool import AsyncResult, TaskPool
+from ..wire.remote import without_frames
 from .imap import Feed, IMapIterator, IMapUnorderedIterator, joined, terminated
 from .mapresult import MapResult, OneArgument
-from .remote import without_frames
-from .taskpool import AsyncResult, TaskPool
-
-__all__ = ["Pool"]
 
 Callback = Callable[[Any], object] | None
 

@@ -14,11 +14,12 @@ from dataclasses import dataclass
 from types import FrameType
 from typing import Any, NamedTuple
 
-from . import _poolcore, picklers
-from .errors import AttachError, SoftTimeLimitExceeded
-from .picklers import Pickler
-from .processes import stack_signal
-from .remote import dump_error
+from .. import _poolcore
+from ..errors import AttachError, SoftTimeLimitExceeded
+from ..supervision.worker_process import stack_signal
+from ..wire import picklers
+from ..wire.picklers import Pickler
+from ..wire.remote import dump_error
 
 #: Exit code of a worker that found shared memory of another build of the package.
 ATTACH_FAILED = 78

@@ -17,11 +17,11 @@ from collections import deque
 from collections.abc import Callable, Iterator
 from typing import Any
 
-from .chunks import Call
-from .errors import PoolNotRunning, PoolTerminated
+from ..errors import PoolNotRunning, PoolTerminated
+from ..feeding.chunks import Call
+from ..taskpool import TaskPool
+from ..wire.remote import without_frames
 from .mapresult import error_of, until_error
-from .remote import without_frames
-from .taskpool import TaskPool
 
 
 class Failure:

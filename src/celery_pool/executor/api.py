@@ -24,9 +24,8 @@ from multiprocessing.pool import RemoteTraceback  # type: ignore[attr-defined]
 from queue import SimpleQueue
 from typing import Any, ParamSpec, TypeVar
 
-from ._poolcore import AsyncResult
-from .cpus import usable_cpus
-from .errors import (
+from .._poolcore import AsyncResult
+from ..errors import (
     CrashLoopError,
     PoolClosed,
     PoolNotRunning,
@@ -37,11 +36,10 @@ from .errors import (
     WorkerLostError,
     WrongProcess,
 )
+from ..host.cpus import usable_cpus
+from ..taskpool import TaskPool
+from ..wire.remote import without_frames
 from .futures import TaskFuture, settle
-from .remote import without_frames
-from .taskpool import TaskPool
-
-__all__ = ["TaskFuture", "TaskPoolExecutor"]
 
 P = ParamSpec("P")
 T = TypeVar("T")

@@ -8,7 +8,7 @@ import select
 import signal
 from dataclasses import dataclass, field
 
-from ._poolcore import Channel
+from .._poolcore import Channel
 
 #: How long the text of a stack may take to arrive, and to be complete, in seconds.
 STACK_ARRIVES, STACK_COMPLETE = 0.1, 0.002

@@ -1,10 +1,4 @@
-"""AsyncTaskPool: a TaskPool for asyncio, driven by the event loop itself.
-
-No thread stands between: the loop watches the pool's descriptor
-(:meth:`TaskPool.fileno`), and what it finds there it dispatches in its own thread.
-While tasks are in flight it looks a few times by itself, once each round of the
-loop, before it waits for the descriptor: the next result is often there already.
-"""
+"""AsyncTaskPool itself; the package's docstring says how it works."""
 
 from __future__ import annotations
 
@@ -20,10 +14,10 @@ from collections.abc import AsyncGenerator, AsyncIterable, Callable, Coroutine, 
 from types import TracebackType
 from typing import Any, ParamSpec, Self, TypeVar
 
-from ._poolcore import AsyncResult, PoolState
-from .errors import PoolFull, PoolNotRunning, PoolRunning
+from .._poolcore import AsyncResult, PoolState
+from ..errors import PoolFull, PoolNotRunning, PoolRunning
+from ..taskpool import Statistics, TaskPool
 from .streams import AsyncSource, Source, Stream
-from .taskpool import Statistics, TaskPool
 
 P = ParamSpec("P")
 T = TypeVar("T")
@@ -627,6 +621,3 @@ async def _in_thread(function: Callable[..., T], *args: Any, abandon: bool = Fal
             future.exception()  # it is nobody's now
         raise cancelled
     return future.result()
-
-
-__all__ = ["AsyncTaskPool"]

@@ -9,9 +9,9 @@ import time
 from collections.abc import Callable, Iterable, Iterator
 from typing import Any
 
-from .chunks import Call
-from .remote import without_frames
-from .taskpool import AsyncResult, TaskPool
+from ..feeding.chunks import Call
+from ..taskpool import AsyncResult, TaskPool
+from ..wire.remote import without_frames
 
 
 class OneArgument:

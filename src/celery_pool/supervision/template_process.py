@@ -15,8 +15,8 @@ from multiprocessing.context import BaseContext
 from multiprocessing.process import BaseProcess
 from typing import Any
 
-from . import template
-from .worker import WorkerPlan
+from ..child import template
+from ..child.worker import WorkerPlan
 
 #: How long the template may take to end, in seconds.
 TEMPLATE_GRACE = 2.0

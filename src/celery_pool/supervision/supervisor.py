@@ -21,8 +21,9 @@ from dataclasses import dataclass
 from multiprocessing.context import BaseContext
 from typing import Any
 
-from . import _poolcore, forkguard, remote
-from .errors import (
+from .. import _poolcore
+from ..child.worker import ATTACH_FAILED, WorkerPlan
+from ..errors import (
     AttachError,
     CrashLoopError,
     MemoryLimitExceeded,
@@ -31,11 +32,12 @@ from .errors import (
     WorkerLostError,
     describe_exit,
 )
-from .memory import OutOfMemoryKills, anonymous_kib
-from .processes import NEVER, WorkerProcess
+from ..host import forkguard
+from ..host.memory import OutOfMemoryKills, anonymous_kib
+from ..wire import remote
 from .restarts import RestartBudget
 from .template_process import TemplateProcess
-from .worker import ATTACH_FAILED, WorkerPlan
+from .worker_process import NEVER, WorkerProcess
 
 #: How long a dead worker's exit code is waited for, in seconds.
 EXIT_CODE_WAIT = 0.5

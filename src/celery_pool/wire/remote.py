@@ -14,8 +14,8 @@ from multiprocessing.pool import RemoteTraceback  # type: ignore[attr-defined]
 from multiprocessing.reduction import ForkingPickler
 from types import TracebackType
 
-from .einfo import ExceptionInfo
-from .errors import PoolError, ResultDecodingError, ResultEncodingError
+from ..einfo import ExceptionInfo
+from ..errors import PoolError, ResultDecodingError, ResultEncodingError
 
 LONGEST_SHORT_TEXT = 1000
 

@@ -1,0 +1,1 @@
+"""What runs in the child processes, and what they and the parent agree on."""

@@ -1,0 +1,1 @@
+"""How many calls become tasks: what the facades share."""

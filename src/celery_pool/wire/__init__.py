@@ -1,0 +1,1 @@
+"""What travels between the processes: functions, errors, and what pickles them."""
