@@ -17,12 +17,11 @@ from types import TracebackType
 from typing import Any, Literal, Self
 
 from ._poolcore import AsyncResult, CallbacksIn, Core, PoolState, TaskPoolBase
-from .child.worker import WorkerPlan
+from .child.plan import WorkerPlan, stack_signal
 from .einfo import ExceptionInfo
 from .errors import PoolError, PoolRunning
 from .host.cpus import usable_cpus
 from .supervision.supervisor import Phase, Policy, Supervisor
-from .supervision.worker_process import stack_signal
 from .wire import picklers
 from .wire.picklers import Pickler
 

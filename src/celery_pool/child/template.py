@@ -6,13 +6,6 @@ threads hold locks (of imports, logging, malloc, C libraries), that a replacemen
 costs one fork under every start method, and that no worker inherits descriptors
 it should not have.
 
-Messages are pickled tuples on a packet socket, descriptors beside them:
-
-    parent -> template   (serial, name)            + what the worker needs
-    template -> parent   ("started", serial, pid)  + pidfd
-                         ("failed", serial, text)
-                         ("exited", serial, exitcode)
-
 The template ends when its socket does.
 """
 
@@ -21,7 +14,6 @@ from __future__ import annotations
 import contextlib
 import multiprocessing
 import os
-import pickle
 import selectors
 import signal
 import socket
@@ -29,22 +21,8 @@ from dataclasses import dataclass, field
 from multiprocessing.context import ForkProcess
 from typing import Any
 
-from .worker import WorkerFds, WorkerPlan, worker_main
-
-LONGEST_MESSAGE = 1 << 16
-
-
-def send(sock: socket.socket, message: tuple[Any, ...], fds: list[int]) -> None:
-    socket.send_fds(sock, [pickle.dumps(message)], fds)
-
-
-def receive(sock: socket.socket) -> tuple[tuple[Any, ...] | None, list[int]]:
-    """(message, descriptors); the message is None at the end. Descriptors are
-    non-inheritable, as all that Python makes."""
-    data, fds, _, _ = socket.recv_fds(sock, LONGEST_MESSAGE, 16)
-    for fd in fds:
-        os.set_inheritable(fd, False)
-    return (pickle.loads(data) if data else None), fds
+from .plan import WorkerFds, WorkerPlan, receive, send
+from .worker import worker_main
 
 
 def template_main(sock: socket.socket, plan: WorkerPlan) -> None:

@@ -10,47 +10,13 @@ import signal
 import sys
 import threading
 from collections.abc import Callable
-from dataclasses import dataclass
 from types import FrameType
-from typing import Any, NamedTuple
 
 from .. import _poolcore
 from ..errors import AttachError, SoftTimeLimitExceeded
-from ..supervision.worker_process import stack_signal
 from ..wire import picklers
-from ..wire.picklers import Pickler
 from ..wire.remote import dump_error
-
-#: Exit code of a worker that found shared memory of another build of the package.
-ATTACH_FAILED = 78
-
-
-@dataclass(frozen=True)
-class WorkerPlan:
-    """What all workers of a pool have in common; pickled under spawn and forkserver."""
-
-    initializer: Callable[..., object] | None
-    initargs: tuple[Any, ...]
-    finalizer: Callable[[], object] | None
-    spin_ns: int
-    yields: int
-    ignore_sigint: bool
-    soft_signal: int
-    process_group: bool
-    pickler: Pickler | str
-    segment_threshold: int
-    copy: bool
-
-
-class WorkerFds(NamedTuple):
-    """Descriptors of one worker, in the order in which they are sent."""
-
-    pool_segment: int
-    parent_bell: int
-    segment: int
-    bell: int
-    lifeline: int
-    stack_pipe: int
+from .plan import ATTACH_FAILED, WorkerFds, WorkerPlan, stack_signal
 
 
 def worker_main(plan: WorkerPlan, fds: WorkerFds, close: list[int]) -> None:

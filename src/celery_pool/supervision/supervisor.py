@@ -22,7 +22,7 @@ from multiprocessing.context import BaseContext
 from typing import Any
 
 from .. import _poolcore
-from ..child.worker import ATTACH_FAILED, WorkerPlan
+from ..child.plan import ATTACH_FAILED, WorkerPlan
 from ..errors import (
     AttachError,
     CrashLoopError,

@@ -16,7 +16,7 @@ from multiprocessing.process import BaseProcess
 from typing import Any
 
 from ..child import template
-from ..child.worker import WorkerPlan
+from ..child.plan import WorkerPlan, receive, send
 
 #: How long the template may take to end, in seconds.
 TEMPLATE_GRACE = 2.0
@@ -73,12 +73,12 @@ class TemplateProcess:
 
     def ask_for_worker(self, serial: int, name: str, fds: list[int]) -> None:
         """Has a worker forked that gets `fds`. ConnectionError: the template is dead."""
-        template.send(self.sock, (serial, name), fds)
+        send(self.sock, (serial, name), fds)
 
     def hear(self) -> tuple[tuple[Any, ...] | None, list[int]]:
         """(message, descriptors); the message is None if it is dead."""
         try:
-            return template.receive(self.sock)
+            return receive(self.sock)
         except OSError:
             return None, []
 

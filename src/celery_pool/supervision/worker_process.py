@@ -9,6 +9,7 @@ import signal
 from dataclasses import dataclass, field
 
 from .._poolcore import Channel
+from ..child.plan import stack_signal
 
 #: How long the text of a stack may take to arrive, and to be complete, in seconds.
 STACK_ARRIVES, STACK_COMPLETE = 0.1, 0.002
@@ -116,8 +117,3 @@ class WorkerProcess:
             setattr(self, name, -1)
             if fd >= 0:
                 os.close(fd)
-
-
-def stack_signal() -> int:
-    """Makes a worker write its Python stack; one that programs do not use."""
-    return int(signal.SIGRTMIN) + 7 if hasattr(signal, "SIGRTMIN") else int(signal.SIGUSR2)

@@ -1,0 +1,75 @@
+"""What the parent and its child processes agree on.
+
+Messages are pickled tuples on a packet socket, descriptors beside them:
+
+    parent -> template   (serial, name)            + what the worker needs
+    template -> parent   ("started", serial, pid)  + pidfd
+                         ("failed", serial, text)
+                         ("exited", serial, exitcode)
+"""
+
+from __future__ import annotations
+
+import os
+import pickle
+import signal
+import socket
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any, NamedTuple
+
+from ..wire.picklers import Pickler
+
+#: Exit code of a worker that found shared memory of another build of the package.
+ATTACH_FAILED = 78
+
+
+@dataclass(frozen=True)
+class WorkerPlan:
+    """What all workers of a pool have in common; pickled under spawn and forkserver."""
+
+    initializer: Callable[..., object] | None
+    initargs: tuple[Any, ...]
+    finalizer: Callable[[], object] | None
+    spin_ns: int
+    yields: int
+    ignore_sigint: bool
+    soft_signal: int
+    process_group: bool
+    pickler: Pickler | str
+    segment_threshold: int
+    copy: bool
+
+
+class WorkerFds(NamedTuple):
+    """Descriptors of one worker, in the order in which they are sent."""
+
+    pool_segment: int
+    parent_bell: int
+    segment: int
+    bell: int
+    lifeline: int
+    stack_pipe: int
+
+
+def stack_signal() -> int:
+    """Makes a worker write its Python stack; one that programs do not use."""
+    return int(signal.SIGRTMIN) + 7 if hasattr(signal, "SIGRTMIN") else int(signal.SIGUSR2)
+
+
+# ---- the template's messages ----
+
+LONGEST_MESSAGE = 1 << 16
+
+
+def send(sock: socket.socket, message: tuple[Any, ...], fds: list[int]) -> None:
+    socket.send_fds(sock, [pickle.dumps(message)], fds)
+
+
+def receive(sock: socket.socket) -> tuple[tuple[Any, ...] | None, list[int]]:
+    """(message, descriptors); the message is None at the end. Descriptors are
+    non-inheritable, as all that Python makes."""
+    data, fds, _, _ = socket.recv_fds(sock, LONGEST_MESSAGE, 16)
+    for fd in fds:
+        os.set_inheritable(fd, False)
+    return (pickle.loads(data) if data else None), fds
