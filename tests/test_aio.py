@@ -209,7 +209,7 @@ def test_no_wake_up_is_lost(run, kills):
     async def main():
         numbers = random.Random(3)
         async with new_pool(64, max_restarts=10_000) as pool:
-            pool._core.stop_reaper()
+            pool._side.stop_reaper()
             for turn in range(400):
                 naps = [numbers.choice((0, 0, 0, 1e-5, 1e-4, 1e-3)) for _ in range(turn % 9 + 1)]
                 if kills and turn % 20 == 0:
@@ -386,7 +386,7 @@ def test_all_who_wait_are_cancelled_and_then_one_comes(run, gate):
             waiting = [asyncio.create_task(pool.submit(tasks.same, i)) for i in range(5)]
             await asyncio.sleep(0.01)
             gate.open()
-            await until(lambda: not pool._core.in_flight or first.done())
+            await until(lambda: not pool._side.in_flight or first.done())
             for task in waiting:
                 task.cancel()
             await asyncio.gather(first, *waiting, return_exceptions=True)

@@ -240,6 +240,11 @@ cdef class Core:
         return self.backlog.count
 
     @property
+    def running(self):
+        """Whether it takes tasks."""
+        return self.state == RUNNING
+
+    @property
     def pending(self):
         """Jobs whose callbacks have not returned."""
         return self.in_flight + self.waiting_callbacks

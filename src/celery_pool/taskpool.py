@@ -3,69 +3,27 @@
 from __future__ import annotations
 
 import logging
-import multiprocessing
-import operator
 import signal
 import threading
 import time
 import warnings
-from collections.abc import Callable, Hashable, Iterable, Mapping
-from dataclasses import dataclass
+from collections.abc import Callable, Hashable, Iterable
 from multiprocessing import util
 from multiprocessing.context import BaseContext
 from types import TracebackType
-from typing import Any, Literal, Self
+from typing import Any, Literal, Protocol, Self
 
-from ._poolcore import AsyncResult, CallbacksIn, Core, PoolState, TaskPoolBase
-from .child.plan import WorkerPlan, stack_signal
+from ._poolcore import AsyncResult, Core, PoolState, TaskPoolBase
 from .einfo import ExceptionInfo
 from .errors import PoolError, PoolRunning
-from .host.cpus import usable_cpus
-from .supervision.supervisor import Phase, Policy, Supervisor
-from .wire import picklers
+from .options import SEGMENT_THRESHOLD, PoolOptions, count
+from .reports import DrainReport, Statistics
+from .supervision.supervisor import Phase, Supervisor
 from .wire.picklers import Pickler
+from .wire.remote import without_frames
 
 Callback = Callable[[Any, Any], object]
 Callbacks = Callback | Iterable[Callback] | None
-
-#: Bytes; measured by benchmarks/workloads/payload.py, see docs/performance.md.
-SEGMENT_THRESHOLD = 16384
-
-_CALLBACKS_IN = {
-    "any": CallbacksIn.ANY_THREAD,
-    "reaper": CallbacksIn.REAPER_ONLY,
-    "caller": CallbacksIn.CALLER_ONLY,
-}
-
-
-@dataclass(frozen=True)
-class Statistics:
-    """A snapshot of :meth:`TaskPool.statistics`; counts since ``run()``."""
-
-    submitted: int
-    succeeded: int
-    failed: int  # with any exception, lost ones included
-    lost: int  # with WorkerLostError
-    in_flight: int  # submitted and not collected
-    waiting_callbacks: int  # collected, callbacks have not returned
-    callback_errors: int  # exceptions raised by callbacks
-    cancelled: int  # of the failed: taken back before their start
-    expired: int  # of the failed: not started in time
-    workers: int  # processes alive
-    #: Ends of workers by reason: "recycled" (maxtasksperchild), "memory", "hard_limit",
-    #: "terminated" (by AsyncResult.terminate), "shrunk", "signal", "exit_code",
-    #: "failed_start", "stopped" (with the pool); and "soft_limit", the soft limits
-    #: signalled, which end no worker.
-    exits: Mapping[str, int]
-
-
-@dataclass(frozen=True)
-class DrainReport:
-    """What :meth:`TaskPool.drain` leaves; tasks are given by their ``meta``."""
-
-    finished: int  # reaped while draining
-    not_started: list[Any]  # will never run
-    running: list[Any]  # were killed
 
 
 class TaskPool(TaskPoolBase):
@@ -137,12 +95,6 @@ class TaskPool(TaskPoolBase):
     Every submission gets exactly one outcome; a task body starts at most once.
     """
 
-    # The facades beside (pool, executor, aio) build on this class. Of what is private here
-    # they use `_core`, `_context`, this switch, and the parts that run() and terminate()
-    # are made of: `_check_ended`, `_begin_start`, `_await_start`, `_kill`.
-
-    _lost_breaks_pool = False  # of a subclass: the first worker that dies unasked ends it all
-
     def __init__(
         self,
         limit: int | None,
@@ -174,95 +126,48 @@ class TaskPool(TaskPoolBase):
         segment_threshold: int = SEGMENT_THRESHOLD,
         copy: bool = False,
     ) -> None:
-        if limit is not None:
-            limit = _count("limit", limit)
-        if processes is not None:
-            processes = _count("processes", processes)
-            if limit is not None and processes > limit:
-                raise ValueError(
-                    f"processes={processes} is more than limit={limit}: some would never work"
-                )
-        for name, given in (("initializer", initializer), ("finalizer", finalizer)):
-            if given is not None and not callable(given):
-                raise TypeError(f"{name} must be callable, not {type(given).__name__}")
-        if callbacks_in not in _CALLBACKS_IN:
-            raise ValueError(
-                f"callbacks_in must be 'any', 'reaper' or 'caller', not {callbacks_in!r}"
-            )
-        for name, seconds in (
-            ("start_timeout", start_timeout),
-            ("kill_grace", kill_grace),
-            ("leave_timeout", leave_timeout),
-            ("restart_window", restart_window),
-            ("reap_timeout", 0 if reap_timeout is None else reap_timeout),
-            ("spin", 0 if spin == "auto" else spin),
-            ("soft_timeout", 0 if soft_timeout is None else soft_timeout),
-            ("timeout", 0 if timeout is None else timeout),
-        ):
-            _seconds(name, seconds)
-        self.reap_timeout = reap_timeout
-        self._logger = logger or logging.getLogger("celery_pool")
-        self.processes = processes or limit or usable_cpus()
-        self._context = (
-            context if isinstance(context, BaseContext) else multiprocessing.get_context(context)
-        )
-        self._policy = Policy(
+        self._options = options = PoolOptions(
+            limit=limit,
+            reap_timeout=reap_timeout,
+            processes=processes,
+            context=context,
+            initializer=initializer,
+            initargs=initargs,
             start_timeout=start_timeout,
-            max_tasks=_count_or_none("maxtasksperchild", maxtasksperchild),
-            max_memory=_count_or_none("max_memory_per_child", max_memory_per_child),
-            memory_kill=_count_or_none("memory_kill", memory_kill),
+            callbacks_in=callbacks_in,
+            spin=spin,
+            soft_timeout=soft_timeout,
+            timeout=timeout,
             kill_grace=kill_grace,
             leave_timeout=leave_timeout,
-            max_restarts=_count("max_restarts", max_restarts),
+            kill_group=kill_group,
+            soft_signal=soft_signal,
+            max_bytes=max_bytes,
+            maxtasksperchild=maxtasksperchild,
+            max_memory_per_child=max_memory_per_child,
+            memory_kill=memory_kill,
+            max_restarts=max_restarts,
             restart_window=restart_window,
-            lost_breaks_pool=self._lost_breaks_pool,
+            finalizer=finalizer,
+            ignore_sigint=ignore_sigint,
+            pickler=pickler,
+            segment_threshold=segment_threshold,
+            copy=copy,
         )
-        self._limits = (
-            soft_timeout,
-            timeout,
-            _count_or_none("max_bytes", max_bytes),
-            max_memory_per_child is not None or memory_kill is not None,
-        )
-        self._callbacks_in = _CALLBACKS_IN[callbacks_in]
-        self._patience = _patience(spin, self.processes)
-        self._pickler = picklers.checked(pickler)
-        self._threshold = _count("segment_threshold", segment_threshold)
-        self._copy = copy
-        self._plan = WorkerPlan(
-            initializer,
-            tuple(initargs),
-            finalizer,
-            *self._patience,
-            ignore_sigint,
-            _soft_signal(soft_signal),
-            kill_group,
-            picklers.to_send(self._pickler),
-            self._threshold,
-            self._copy,
-        )
+        self.reap_timeout = reap_timeout
+        self._logger = logger or logging.getLogger("celery_pool")
+        self.processes = options.processes
         self._supervisor: Supervisor | None = None
         self._finalizer: util.Finalize | None = None
         self._run_lock = threading.Lock()
-        self._core = self._new_core(limit, 0)
+        self._core = self._new_core(options.limit, 0)
 
     def _new_core(self, limit: int | None, last_tid: int) -> Core:
         overridden = (
             type(self).on_return is not TaskPool.on_return
             or type(self).on_ready is not TaskPool.on_ready
         )
-        core = Core(
-            limit,
-            self._callbacks_in,
-            overridden,
-            self._logger,
-            last_tid,
-            pickler=self._pickler,
-            threshold=self._threshold,
-            copies=self._copy,
-        )
-        core.set_patience(*self._patience)
-        core.set_limits(*self._limits)
-        return core
+        return self._options.new_core(limit, overridden, self._logger, last_tid)
 
     # ---- life ----
 
@@ -283,38 +188,9 @@ class TaskPool(TaskPoolBase):
         with self._run_lock:
             supervisor = self._begin_start(wait)
             if wait:
-                self._await_start(supervisor)
+                self._finish_start(supervisor)
             else:
                 self._has_started(supervisor)
-
-    def _check_ended(self) -> None:
-        """PoolRunning if it may not be started."""
-        if self._supervisor is not None and not self._supervisor.has_ended:
-            raise PoolRunning("the pool is running, or has not ended yet")
-
-    def _begin_start(self, attended: bool = True) -> Supervisor:
-        """The part of run() that forks; it waits for nothing."""
-        self._check_ended()
-        core = self._core
-        if core.state != PoolState.IDLE:
-            core = self._core = self._new_core(core.limit, core.last_tid)
-        core.state = PoolState.STARTING
-        supervisor = Supervisor(core, self._plan, self._policy, self._context, self.processes)
-        try:
-            supervisor.begin(attended)
-        except BaseException:
-            self._core = self._new_core(core.limit, core.last_tid)
-            raise
-        return supervisor
-
-    def _await_start(self, supervisor: Supervisor) -> None:
-        core = supervisor.core
-        try:
-            supervisor.await_ready()
-        except BaseException:
-            self._core = self._new_core(core.limit, core.last_tid)
-            raise
-        self._has_started(supervisor)
 
     def _has_started(self, supervisor: Supervisor) -> None:
         supervisor.core.started()
@@ -364,21 +240,12 @@ class TaskPool(TaskPoolBase):
         interrupted a call of this pool, errbacks run after the handler.
         """
         self._core.check_process()
-        supervisor = self._kill()
+        self._begin_kill()
+        supervisor = self._supervisor
         if supervisor is not None:
             supervisor.join(None)
             if not supervisor.core.inside_call:
                 self._has_ended(supervisor.core, supervisor)
-
-    def _kill(self) -> Supervisor | None:
-        """The part of terminate() that does not wait. None: the pool was never run."""
-        core, supervisor = self._core, self._supervisor
-        if supervisor is not None:
-            if core.state != PoolState.BROKEN or supervisor.phase is Phase.ENDED:
-                core.state = PoolState.TERMINATED
-            core.wake()
-            supervisor.kill()
-        return supervisor
 
     def drain(self, timeout: float | None = None) -> DrainReport:
         """What a consumer needs on SIGTERM: takes no new tasks, waits at most
@@ -412,12 +279,12 @@ class TaskPool(TaskPoolBase):
 
     def grow(self, n: int = 1) -> None:
         """Keeps `n` workers more. ValueError if the limit is too low for them."""
-        self._resize(self.processes + _count("n", n))
+        self._resize(self.processes + count("n", n))
 
     def shrink(self, n: int = 1) -> None:
         """Lets `n` workers go: idle ones first, and never one that runs a task
         before it has ended. ValueError if none would be left."""
-        self._resize(self.processes - _count("n", n))
+        self._resize(self.processes - count("n", n))
 
     def _resize(self, processes: int) -> None:
         self._core.check_process()
@@ -466,11 +333,8 @@ class TaskPool(TaskPoolBase):
             )
 
     def __repr__(self) -> str:
-        core = self._core
-        return (
-            f"<{type(self).__name__} {core.state_name()} limit={core.limit} "
-            f"processes={self.processes} in_flight={core.in_flight}>"
-        )
+        described = self._describe(f"limit={self.limit} processes={self.processes}")
+        return f"<{type(self).__name__} {described}>"
 
     # ---- the queue ----
 
@@ -561,7 +425,7 @@ class TaskPool(TaskPoolBase):
     @limit.setter
     def limit(self, limit: int | None) -> None:
         if limit is not None:
-            limit = _count("limit", limit)
+            limit = count("limit", limit)
             if limit < self.processes:
                 raise ValueError(f"limit={limit} is less than processes={self.processes}")
         self._core.limit = limit
@@ -592,6 +456,153 @@ class TaskPool(TaskPoolBase):
             exits=dict(self._supervisor.exits) if self._supervisor is not None else {},
         )
 
+    # ---- for the facades beside: pool, executor, aio ----
+    #
+    # What they need of a pool and its users do not. They touch neither the core nor
+    # the supervisor; tests/test_house.py holds them to it.
+
+    _lost_breaks_pool = False  # of a subclass: the first worker that dies unasked ends it all
+
+    def _check_ended(self) -> None:
+        """PoolRunning if it may not be started."""
+        if self._supervisor is not None and not self._supervisor.has_ended:
+            raise PoolRunning("the pool is running, or has not ended yet")
+
+    def _begin_start(self, attended: bool = True) -> Supervisor:
+        """The part of run() that forks; it waits for nothing."""
+        self._check_ended()
+        core = self._core
+        if core.state != PoolState.IDLE:
+            core = self._core = self._new_core(core.limit, core.last_tid)
+        core.state = PoolState.STARTING
+        supervisor = Supervisor(
+            core,
+            self._options.plan(),
+            self._options.policy(self._lost_breaks_pool),
+            self._options.context,
+            self.processes,
+        )
+        try:
+            supervisor.begin(attended)
+        except BaseException:
+            self._core = self._new_core(core.limit, core.last_tid)
+            raise
+        return supervisor
+
+    def _finish_start(self, supervisor: Supervisor) -> None:
+        """The rest of run(), after _begin_start(); in any thread."""
+        core = supervisor.core
+        try:
+            supervisor.await_ready()
+        except BaseException:
+            self._core = self._new_core(core.limit, core.last_tid)
+            raise
+        self._has_started(supervisor)
+
+    @property
+    def _start_method(self) -> str:
+        return self._options.context.get_start_method()
+
+    @property
+    def _context(self) -> BaseContext:
+        return self._options.context
+
+    def _begin_kill(self) -> None:
+        """The part of terminate() that does not wait."""
+        core, supervisor = self._core, self._supervisor
+        if supervisor is not None:
+            if core.state != PoolState.BROKEN or supervisor.phase is Phase.ENDED:
+                core.state = PoolState.TERMINATED
+            core.wake()
+            supervisor.kill()
+
+    def _join_workers(self) -> None:
+        """After _begin_kill(): waits until they are gone and all tasks have their end."""
+        if self._supervisor is not None:
+            self._supervisor.join(None)
+
+    def _check_process(self) -> None:
+        """WrongProcess in a forked child."""
+        self._core.check_process()
+
+    @property
+    def _running(self) -> bool:
+        """Whether it takes tasks."""
+        return self._core.running
+
+    @property
+    def _why_broken(self) -> str | None:
+        """What to tell about a pool that is broken; None: it is not."""
+        broken = self._core.broken
+        return None if broken is None else str(broken[1][0])
+
+    @property
+    def _inside_callback(self) -> bool:
+        """Whether the calling thread runs callbacks of this pool."""
+        return self._core.inside_callback
+
+    def _run_callbacks(self, callbacks: Callbacks, argument: Any) -> None:
+        """Calls each with `argument` and a meta, as the pool calls those of its tasks."""
+        self._core.run_callbacks(callbacks, argument, None)
+
+    def _submit_ended(
+        self,
+        error: BaseException | None,
+        callbacks: Callbacks = None,
+        errbacks: Callbacks = None,
+    ) -> AsyncResult:
+        """A job that has ended already, with `error`, or with None as its result; its
+        callbacks are dispatched like all others. Never waits for a slot."""
+        return self._core.add_ended(error, callbacks, errbacks, None, self)
+
+    def _submit_failed(
+        self, error: Exception, callbacks: Callbacks = None, errbacks: Callbacks = None
+    ) -> AsyncResult:
+        """The job of a submission that has raised `error`, where its caller shall not."""
+        return self._submit_ended(without_frames(error), callbacks, errbacks)
+
+    def _pending_jobs(self) -> list[AsyncResult]:
+        """What is in flight, in no particular order."""
+        return self._core.pending_jobs()
+
+    def _loop_side(self) -> LoopSide:
+        """Of this run, for who drives it from an event loop."""
+        return self._core
+
+    def _describe(self, what: str) -> str:
+        """For a repr: with the state and what is in flight, and `what` between them."""
+        core = self._core
+        return f"{core.state_name()} {what} in_flight={core.in_flight}"
+
+
+class LoopSide(Protocol):
+    """One run of a pool as an event loop sees it, in the loop's thread alone."""
+
+    @property
+    def running(self) -> bool:
+        """Whether the pool takes tasks."""
+
+    @property
+    def in_flight(self) -> int:
+        """Submitted and not collected."""
+
+    @property
+    def pending(self) -> int:
+        """Whose callbacks have not returned."""
+
+    @property
+    def reaped(self) -> int:
+        """How many have ended, callbacks included."""
+
+    def hush(self) -> object:
+        """The loop looks by itself, by poll(), until listen()."""
+
+    def listen(self) -> None:
+        """The loop is about to sleep at the pool's descriptor."""
+
+    def poll(self) -> int:
+        """Reaps what has ended, without waiting; returns how many."""
+
 
 def _end(core: Core, supervisor: Supervisor) -> None:
     """The pool was dropped, or the interpreter ends."""
@@ -602,49 +613,6 @@ def _end(core: Core, supervisor: Supervisor) -> None:
         supervisor.kill()
         supervisor.join(None)
         supervisor.join_threads()
-
-
-def _count(name: str, value: Any) -> int:
-    if isinstance(value, bool):
-        raise TypeError(f"{name} must be an integer, not bool")
-    value = operator.index(value)
-    if not 1 <= value < 1 << 62:
-        raise ValueError(f"{name} must be from 1 to 2**62, not {value}")
-    return int(value)
-
-
-def _count_or_none(name: str, value: Any) -> int | None:
-    return None if value is None else _count(name, value)
-
-
-def _soft_signal(number: int) -> int:
-    if number not in signal.valid_signals() or number in (
-        signal.SIGKILL,
-        signal.SIGSTOP,
-        signal.SIGCHLD,
-        stack_signal(),
-    ):
-        raise ValueError(f"soft_signal={number!r} cannot carry the soft limit")
-    return int(number)
-
-
-def _seconds(name: str, value: Any) -> None:
-    if isinstance(value, bool) or not isinstance(value, (int, float)):
-        raise TypeError(f"{name} must be a number, not {type(value).__name__}")
-    if not 0 <= value <= threading.TIMEOUT_MAX:
-        raise ValueError(
-            f"{name} must be from 0 to {threading.TIMEOUT_MAX:.0f} seconds, not {value}"
-        )
-
-
-def _patience(spin: float | Literal["auto"], processes: int) -> tuple[int, int]:
-    """(nanoseconds to spin, times to yield) before a thread parks."""
-    if spin == "auto":
-        # with fewer CPUs than processes a spinner keeps the others from working
-        spin = 2 if processes + 1 > usable_cpus() else 5
-    elif spin == 0:
-        return 0, 0
-    return int(spin * 1000), 100
 
 
 __all__ = ["AsyncResult", "DrainReport", "Statistics", "TaskPool"]

@@ -14,9 +14,9 @@ from collections.abc import AsyncGenerator, AsyncIterable, Callable, Coroutine, 
 from types import TracebackType
 from typing import Any, ParamSpec, Self, TypeVar
 
-from .._poolcore import AsyncResult, PoolState
 from ..errors import PoolFull, PoolNotRunning, PoolRunning
-from ..taskpool import Statistics, TaskPool
+from ..reports import Statistics
+from ..taskpool import AsyncResult, TaskPool
 from .streams import AsyncSource, Source, Stream
 
 P = ParamSpec("P")
@@ -62,7 +62,7 @@ class AsyncTaskPool:
         self._kill_on_cancel = kill_on_cancel
         self._pool = TaskPool(limit, callbacks_in="caller", **options)
         self._apply = self._pool.apply_async
-        self._core = self._pool._core
+        self._side = self._pool._loop_side()
         self._limit = _limit_of(limit)
         self._loop: asyncio.AbstractEventLoop | None = None
         self._starting = False
@@ -97,10 +97,10 @@ class AsyncTaskPool:
         self._loop = None  # what was its loop has no part in the new start, should it fail
         self._starting = True
         try:
-            if pool._context.get_start_method() == "fork":
+            if pool._start_method == "fork":
                 # a thread that forks leaves the child with what others have locked
                 supervisor = pool._begin_start()
-                await _in_thread(pool._await_start, supervisor)
+                await _in_thread(pool._finish_start, supervisor)
             else:
                 await _in_thread(pool.run)
         except asyncio.CancelledError:
@@ -108,7 +108,7 @@ class AsyncTaskPool:
             raise
         finally:
             self._starting = False
-            self._core = pool._core
+            self._side = pool._loop_side()
         self._loop = loop
         self._granted = 0
         self._full_at = -1
@@ -133,11 +133,11 @@ class AsyncTaskPool:
         if self._loop is None:
             return True
         self._check_loop()
-        core = self._core
-        if core.state == PoolState.RUNNING:
+        side = self._side
+        if side.running:
             raise ValueError("join() needs close() or terminate() first")
         deadline = None if timeout is None else time.monotonic() + timeout
-        if core.pending:  # in the loop: it runs the callbacks
+        if side.pending:  # in the loop: it runs the callbacks
             drained = self._loop.create_future()
             self._drained.append(drained)
             try:
@@ -157,11 +157,10 @@ class AsyncTaskPool:
         if self._loop is None:
             return
         self._check_loop()
-        supervisor = self._pool._kill()
+        self._pool._begin_kill()
         self._grant()
         try:
-            if supervisor is not None:
-                await _in_thread(supervisor.join, None)
+            await _in_thread(self._pool._join_workers)
         finally:
             # at once now; in this thread, since it runs the callbacks
             self._pool.terminate()
@@ -317,7 +316,7 @@ class AsyncTaskPool:
         options: dict[str, Any],
     ) -> Any:
         future: asyncio.Future[Any] = self._check_loop().create_future()
-        if self._submitters or self._core.in_flight + self._granted >= self._limit:
+        if self._submitters or self._side.in_flight + self._granted >= self._limit:
             await self._slot()
         while True:
             try:
@@ -364,7 +363,7 @@ class AsyncTaskPool:
     async def _slot_in_front(self) -> None:
         """Waits until something has ended, in front of all others. From now on one
         after the other tries whether there is room for its arguments."""
-        self._full_at = self._core.reaped
+        self._full_at = self._side.reaped
         waiter: asyncio.Future[None] = self._check_loop().create_future()
         self._submitters.appendleft(waiter)
         await self._granted_to(waiter)
@@ -394,12 +393,12 @@ class AsyncTaskPool:
             self._full_at = -1
 
     def _may_grant(self) -> bool:
-        core = self._core
-        if core.state != PoolState.RUNNING:
+        side = self._side
+        if not side.running:
             return True
-        if core.in_flight + self._granted >= self._limit:
+        if side.in_flight + self._granted >= self._limit:
             return False
-        return self._full_at < 0 or (not self._granted and core.reaped != self._full_at)
+        return self._full_at < 0 or (not self._granted and side.reaped != self._full_at)
 
     # ---- results ----
 
@@ -410,42 +409,42 @@ class AsyncTaskPool:
         self._loop.call_soon(self._look)  # first: a Ctrl-C may come in between
         self._awake = True
         self._looks = 0
-        self._core.hush()
+        self._side.hush()
 
     def _on_readable(self) -> None:
         if self._awake:
-            self._core.hush()  # rung before it woke
+            self._side.hush()  # rung before it woke
             return
         slept = time.monotonic() - self._asleep_since
         self._most_looks = LOOKS if slept < SHORT_SLEEP else self._most_looks // 2
         self._wake()
 
     def _look(self) -> None:
-        loop, core = self._loop, self._core
+        loop, side = self._loop, self._side
         if loop is None:  # it is being started again
             return
         again = False
         try:
             if self._looks:
                 os.sched_yield()  # the worker may want for a CPU
-            if core.poll():
+            if side.poll():
                 self._looks = 0
             else:
                 self._looks += 1
             self._after_reap()
-            again = core.pending > 0 and self._looks <= self._most_looks
+            again = side.pending > 0 and self._looks <= self._most_looks
         finally:  # a KeyboardInterrupt, too: the loop may go on
             if again:
                 loop.call_soon(self._look)
             else:
                 self._awake = False
                 self._asleep_since = time.monotonic()
-                core.listen()
+                side.listen()
 
     def _after_reap(self) -> None:
         if self._submitters:
             self._grant()
-        if self._drained and not self._core.pending:
+        if self._drained and not self._side.pending:
             for future in self._drained:
                 if not future.done():
                     future.set_result(None)
@@ -475,7 +474,7 @@ class AsyncTaskPool:
             while True:
                 while len(jobs) + len(stream.done) < buffersize and source.ready():
                     if not in_front and (
-                        self._submitters or self._core.in_flight + self._granted >= self._limit
+                        self._submitters or self._side.in_flight + self._granted >= self._limit
                     ):
                         if jobs or stream.done:
                             break
@@ -537,7 +536,7 @@ class AsyncTaskPool:
         if running is loop or not loop.is_running():
             loop.remove_reader(fd)
         else:  # collected in another thread; the core keeps the descriptor until then
-            loop.call_soon_threadsafe(_remove_reader, loop, fd, self._core)
+            loop.call_soon_threadsafe(_remove_reader, loop, fd, self._side)
 
 
 def _succeed(value: Any, future: asyncio.Future[Any]) -> None:
@@ -605,7 +604,9 @@ async def _in_thread(function: Callable[..., T], *args: Any, abandon: bool = Fal
             if not loop.is_closed():
                 raise
 
-    threading.Thread(target=body, name=f"AsyncTaskPool-{function.__name__}", daemon=True).start()
+    threading.Thread(
+        target=body, name=f"AsyncTaskPool-{function.__name__.strip('_')}", daemon=True
+    ).start()
     if abandon:
         return await future
     cancelled: asyncio.CancelledError | None = None

@@ -8,7 +8,7 @@ from collections import deque
 from collections.abc import AsyncIterable
 from typing import Any
 
-from .._poolcore import AsyncResult
+from ..taskpool import AsyncResult
 
 
 class Stream:

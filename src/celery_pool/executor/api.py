@@ -24,7 +24,6 @@ from multiprocessing.pool import RemoteTraceback  # type: ignore[attr-defined]
 from queue import SimpleQueue
 from typing import Any, ParamSpec, TypeVar
 
-from .._poolcore import AsyncResult
 from ..errors import (
     CrashLoopError,
     PoolClosed,
@@ -37,7 +36,7 @@ from ..errors import (
     WrongProcess,
 )
 from ..host.cpus import usable_cpus
-from ..taskpool import TaskPool
+from ..taskpool import AsyncResult, TaskPool
 from ..wire.remote import without_frames
 from .futures import TaskFuture, settle
 
@@ -253,7 +252,7 @@ class TaskPoolExecutor(Executor):
             life.broken = life.broken or f"the workers were {what}"
             life.cancel_pending()
             if what == "terminated":
-                for job in life.pool._core.pending_jobs():
+                for job in life.pool._pending_jobs():
                     job.terminate(signal.SIGTERM)
 
     @property
@@ -262,11 +261,8 @@ class TaskPoolExecutor(Executor):
         return self._life.why_broken()
 
     def __repr__(self) -> str:
-        core = self._life.pool._core
-        return (
-            f"<{type(self).__name__} {core.state_name()} max_workers={self._max_workers} "
-            f"in_flight={core.in_flight}>"
-        )
+        described = self._life.pool._describe(f"max_workers={self._max_workers}")
+        return f"<{type(self).__name__} {described}>"
 
     def __del__(self) -> None:
         life = getattr(self, "_life", None)
@@ -297,7 +293,7 @@ class _Life:
     def begin(self) -> Callable[..., AsyncResult]:
         """Starts the workers, once; returns what submits tasks."""
         pool = self.pool
-        pool._core.check_process()
+        pool._check_process()
         with self._lock:
             if self._closer is None:
                 if self._shut or self.broken or _exiting:
@@ -341,21 +337,21 @@ class _Life:
     def wait(self) -> None:
         """After shut(): until all is done and gone, but not in the reaper."""
         closer = self._closer
-        if closer is None or self.pool._core.inside_callback:
+        if closer is None or self.pool._inside_callback:
             return
         if closer is not threading.current_thread():  # it may run destructors
             closer.join()
 
     def cancel_pending(self) -> None:
-        for job in self.pool._core.pending_jobs():
+        for job in self.pool._pending_jobs():
             future: TaskFuture[Any] = job.meta
             if future._job is None and future._state == PENDING:  # submit() is about to
                 future._job = job
             future.cancel()
 
     def why_broken(self) -> str | None:
-        if self.broken is None and self.pool._core.broken is not None:
-            self.broken = self.pool._core.broken[1][0]
+        if self.broken is None:
+            self.broken = self.pool._why_broken
         return self.broken
 
     def refusal(self) -> RuntimeError:

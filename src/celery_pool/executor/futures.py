@@ -18,7 +18,7 @@ from concurrent.futures._base import (
 )
 from typing import Any, TypeVar
 
-from .._poolcore import AsyncResult
+from ..taskpool import AsyncResult
 
 T = TypeVar("T")
 

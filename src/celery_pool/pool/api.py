@@ -13,12 +13,10 @@ from multiprocessing.pool import CLOSE, INIT, RUN, TERMINATE
 from types import TracebackType
 from typing import Any, NoReturn, Self
 
-from .._poolcore import PoolState
 from ..errors import PoolClosed, PoolNotRunning, PoolTerminated
 from ..feeding.chunks import calls, checked_size, default_size
 from ..host.cpus import usable_cpus
 from ..taskpool import AsyncResult, TaskPool
-from ..wire.remote import without_frames
 from .imap import Feed, IMapIterator, IMapUnorderedIterator, joined, terminated
 from .mapresult import MapResult, OneArgument
 
@@ -65,7 +63,7 @@ class Pool:
             raise ValueError("maxtasksperchild must be a positive int or None")
         self._processes = processes
         self._pid = os.getpid()
-        self._tasks = _Tasks(
+        self._tasks = _QuietPool(
             None,
             processes=processes,
             initializer=initializer,
@@ -109,9 +107,7 @@ class Pool:
             try:
                 return self._tasks.apply_async(func, args, kwds, on_success, on_error)
             except Exception as error:
-                return self._tasks._core.add_ended(
-                    without_frames(error), on_success, on_error, None, self._tasks
-                )
+                return self._tasks._submit_failed(error, on_success, on_error)
         except (PoolClosed, PoolTerminated) as error:  # meanwhile
             self._refuse(error)
 
@@ -242,7 +238,7 @@ class Pool:
     def close(self) -> None:
         """No new calls; what was asked for goes on, also the input of an imap."""
         if self._state == RUN:
-            self._tasks._core.check_process()
+            self._tasks._check_process()
             self._intake.close()  # first: who sees the state may join()
             self._state = CLOSE
 
@@ -250,7 +246,7 @@ class Pool:
         """Kills the workers. What was in flight fails with PoolTerminated, and its
         error callbacks run. Bounded in time; from any thread, any callback and any
         signal handler."""
-        self._tasks._core.check_process()
+        self._tasks._check_process()
         self._state = TERMINATE
         self._tasks.terminate()
         self._intake.stop()
@@ -305,14 +301,14 @@ class Pool:
     def _check_running(self) -> None:
         if self._state != RUN:
             self._refuse()
-        self._tasks._core.check_process()
+        self._tasks._check_process()
 
     def _refuse(self, cause: BaseException | None = None) -> NoReturn:
         raise PoolNotRunning("Pool not running") from cause
 
 
-class _Tasks(TaskPool):
-    """Its owner gives the warning if nobody ends it."""
+class _QuietPool(TaskPool):
+    """A TaskPool without the ResourceWarning: Pool gives its own."""
 
     def __del__(self) -> None:
         pass
@@ -360,7 +356,7 @@ class _Intake:
             if feed.bounded and feed.consumer == threading.get_ident():
                 feed.stop(joined)
         with self._changed:
-            while self._open and self._tasks._core.state == PoolState.RUNNING:
+            while self._open and self._tasks._running:
                 self._changed.wait(1.0)  # terminate() tells nobody
 
     def stop(self) -> None:

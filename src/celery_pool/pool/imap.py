@@ -20,7 +20,6 @@ from typing import Any
 from ..errors import PoolNotRunning, PoolTerminated
 from ..feeding.chunks import Call
 from ..taskpool import TaskPool
-from ..wire.remote import without_frames
 from .mapresult import error_of, until_error
 
 
@@ -96,7 +95,7 @@ class Feed:
             self._taken.put(True)
 
     def check_process(self) -> None:
-        self._tasks._core.check_process()
+        self._tasks._check_process()
 
     def failed(self, error: BaseException, meta: Any = None) -> None:
         """Also the errback of unordered tasks."""
@@ -147,11 +146,10 @@ class Feed:
                 # put(outcome, meta): SimpleQueue ignores its second argument
                 self._tasks.apply_async(target, args, None, arrived.put, self.failed, None, True)
         except Exception as error:  # it cannot be pickled; the next one may
-            core, failure = self._tasks._core, without_frames(error)
             if self._ordered:
-                arrived.put(core.add_ended(failure, None, None, None, self._tasks))
+                arrived.put(self._tasks._submit_failed(error))
             else:
-                core.add_ended(failure, None, self.failed, None, self._tasks)
+                self._tasks._submit_failed(error, None, self.failed)
         self.submitted += 1
 
     def end(self) -> BaseException:

@@ -11,7 +11,6 @@ from typing import Any
 
 from ..feeding.chunks import Call
 from ..taskpool import AsyncResult, TaskPool
-from ..wire.remote import without_frames
 
 
 class OneArgument:
@@ -71,7 +70,8 @@ class MapResult(multiprocessing.pool.MapResult[Any]):
         :param chunked: each call returns a list of results.
         """
         self._chunked = chunked
-        apply_async, ended = self._tasks.apply_async, self._tasks._core.add_ended
+        apply_async, ended = self._tasks.apply_async, self._tasks._submit_ended
+        refused = self._tasks._submit_failed
         done = None if self._delivered is None else self._job_ended
         jobs = self._jobs
         failed: list[Exception] = []
@@ -79,26 +79,26 @@ class MapResult(multiprocessing.pool.MapResult[Any]):
             try:
                 jobs.append(apply_async(target, args, None, done, done))
             except Exception as error:  # it cannot be pickled; the others can
-                jobs.append(ended(without_frames(error), done, done, None, self._tasks))
+                jobs.append(refused(error, done, done))
         if failed:
-            jobs.append(ended(failed.pop(), done, done, None, self._tasks))
+            jobs.append(ended(failed.pop(), done, done))
         if done is not None:
             # the last job stands for the end of the input: so the reaper, and nobody
             # else, finds that all have ended, also if there was no input
             self._expected = len(jobs) + 1
-            ended(None, done, done, None, self._tasks)
+            ended(None, done, done)
 
     def ready(self) -> bool:
         """Whether all chunks have ended and the callback has returned."""
-        if self._delivered is not None and not self._tasks._core.inside_callback:
+        if self._delivered is not None and not self._tasks._inside_callback:
             return self._delivered.is_set()
         return self._unfinished() is None
 
     def wait(self, timeout: float | None = None) -> None:
         """Waits until ready, at most `timeout` seconds (None: without limit)."""
-        if self._delivered is not None and not self._tasks._core.inside_callback:
+        if self._delivered is not None and not self._tasks._inside_callback:
             if not self._delivered.is_set():
-                self._tasks._core.check_process()
+                self._tasks._check_process()
                 self._delivered.wait(timeout)
             return
         deadline = None if timeout is None else time.monotonic() + timeout
@@ -159,9 +159,9 @@ class MapResult(multiprocessing.pool.MapResult[Any]):
         self._unfinished()
         try:
             if self._error is None:
-                self._tasks._core.run_callbacks(self._on_success, self._values, None)
+                self._tasks._run_callbacks(self._on_success, self._values)
             else:
-                self._tasks._core.run_callbacks(self._on_error, self._error, None)
+                self._tasks._run_callbacks(self._on_error, self._error)
         finally:
             self._delivered.set()
 

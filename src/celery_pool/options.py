@@ -1,0 +1,221 @@
+"""A pool's options: checked once, here, and turned into what its parts want to know."""
+
+from __future__ import annotations
+
+import logging
+import multiprocessing
+import operator
+import signal
+import threading
+from collections.abc import Callable, Iterable
+from multiprocessing.context import BaseContext
+from typing import Any, Literal
+
+from ._poolcore import CallbacksIn, Core
+from .child.plan import WorkerPlan, stack_signal
+from .host.cpus import usable_cpus
+from .supervision.supervisor import Policy
+from .wire import picklers
+from .wire.picklers import Pickler
+
+#: Bytes; measured by benchmarks/workloads/payload.py, see docs/performance.md.
+SEGMENT_THRESHOLD = 16384
+
+_CALLBACKS_IN = {
+    "any": CallbacksIn.ANY_THREAD,
+    "reaper": CallbacksIn.REAPER_ONLY,
+    "caller": CallbacksIn.CALLER_ONLY,
+}
+
+
+class PoolOptions:
+    """The options of :class:`TaskPool`, as its docstring describes them.
+
+    :raises TypeError, ValueError: the first one that makes no sense.
+    """
+
+    def __init__(
+        self,
+        *,
+        limit: int | None,
+        reap_timeout: float | None,
+        processes: int | None,
+        context: BaseContext | str | None,
+        initializer: Callable[..., object] | None,
+        initargs: Iterable[Any],
+        start_timeout: float,
+        callbacks_in: Literal["any", "reaper", "caller"],
+        spin: float | Literal["auto"],
+        soft_timeout: float | None,
+        timeout: float | None,
+        kill_grace: float,
+        leave_timeout: float,
+        kill_group: bool,
+        soft_signal: int,
+        max_bytes: int | None,
+        maxtasksperchild: int | None,
+        max_memory_per_child: int | None,
+        memory_kill: int | None,
+        max_restarts: int,
+        restart_window: float,
+        finalizer: Callable[[], object] | None,
+        ignore_sigint: bool,
+        pickler: Pickler | None,
+        segment_threshold: int,
+        copy: bool,
+    ) -> None:
+        if limit is not None:
+            limit = count("limit", limit)
+        if processes is not None:
+            processes = count("processes", processes)
+            if limit is not None and processes > limit:
+                raise ValueError(
+                    f"processes={processes} is more than limit={limit}: some would never work"
+                )
+        for name, given in (("initializer", initializer), ("finalizer", finalizer)):
+            if given is not None and not callable(given):
+                raise TypeError(f"{name} must be callable, not {type(given).__name__}")
+        if callbacks_in not in _CALLBACKS_IN:
+            raise ValueError(
+                f"callbacks_in must be 'any', 'reaper' or 'caller', not {callbacks_in!r}"
+            )
+        for name, seconds in (
+            ("start_timeout", start_timeout),
+            ("kill_grace", kill_grace),
+            ("leave_timeout", leave_timeout),
+            ("restart_window", restart_window),
+            ("reap_timeout", 0 if reap_timeout is None else reap_timeout),
+            ("spin", 0 if spin == "auto" else spin),
+            ("soft_timeout", 0 if soft_timeout is None else soft_timeout),
+            ("timeout", 0 if timeout is None else timeout),
+        ):
+            check_seconds(name, seconds)
+        self.limit = limit
+        self.processes = processes or limit or usable_cpus()
+        self.context = (
+            context if isinstance(context, BaseContext) else multiprocessing.get_context(context)
+        )
+        self.start_timeout = start_timeout
+        self.max_tasks = _count_or_none("maxtasksperchild", maxtasksperchild)
+        self.max_memory = _count_or_none("max_memory_per_child", max_memory_per_child)
+        self.memory_kill = _count_or_none("memory_kill", memory_kill)
+        self.kill_grace = kill_grace
+        self.leave_timeout = leave_timeout
+        self.max_restarts = count("max_restarts", max_restarts)
+        self.restart_window = restart_window
+        self.soft_timeout = soft_timeout
+        self.timeout = timeout
+        self.max_bytes = _count_or_none("max_bytes", max_bytes)
+        self.callbacks_in = _CALLBACKS_IN[callbacks_in]
+        self.spin_ns, self.yields = _patience(spin, self.processes)
+        self.pickler = picklers.checked(pickler)
+        self.segment_threshold = count("segment_threshold", segment_threshold)
+        self.copy = copy
+        self.initializer = initializer
+        self.initargs = tuple(initargs)
+        self.finalizer = finalizer
+        self.ignore_sigint = ignore_sigint
+        self.soft_signal = _soft_signal(soft_signal)
+        self.kill_group = kill_group
+
+    def plan(self) -> WorkerPlan:
+        """What the workers are told."""
+        return WorkerPlan(
+            initializer=self.initializer,
+            initargs=self.initargs,
+            finalizer=self.finalizer,
+            spin_ns=self.spin_ns,
+            yields=self.yields,
+            ignore_sigint=self.ignore_sigint,
+            soft_signal=self.soft_signal,
+            process_group=self.kill_group,
+            pickler=picklers.to_send(self.pickler),
+            segment_threshold=self.segment_threshold,
+            copy=self.copy,
+        )
+
+    def policy(self, lost_breaks_pool: bool) -> Policy:
+        """What the supervisor is told."""
+        return Policy(
+            start_timeout=self.start_timeout,
+            max_tasks=self.max_tasks,
+            max_memory=self.max_memory,
+            memory_kill=self.memory_kill,
+            kill_grace=self.kill_grace,
+            leave_timeout=self.leave_timeout,
+            max_restarts=self.max_restarts,
+            restart_window=self.restart_window,
+            lost_breaks_pool=lost_breaks_pool,
+        )
+
+    def new_core(
+        self, limit: int | None, overridden: bool, logger: logging.Logger, last_tid: int
+    ) -> Core:
+        """The compiled core of one run.
+
+        :param limit: as it is now: it may have been changed.
+        :param overridden: the pool has its own on_return or on_ready.
+        """
+        core = Core(
+            limit,
+            self.callbacks_in,
+            overridden,
+            logger,
+            last_tid,
+            pickler=self.pickler,
+            threshold=self.segment_threshold,
+            copies=self.copy,
+        )
+        core.set_patience(self.spin_ns, self.yields)
+        core.set_limits(
+            self.soft_timeout,
+            self.timeout,
+            self.max_bytes,
+            self.max_memory is not None or self.memory_kill is not None,
+        )
+        return core
+
+
+def count(name: str, value: Any) -> int:
+    """`value` as an integer from 1."""
+    if isinstance(value, bool):
+        raise TypeError(f"{name} must be an integer, not bool")
+    value = operator.index(value)
+    if not 1 <= value < 1 << 62:
+        raise ValueError(f"{name} must be from 1 to 2**62, not {value}")
+    return int(value)
+
+
+def check_seconds(name: str, value: Any) -> None:
+    """TypeError or ValueError unless `value` is a time to wait."""
+    if isinstance(value, bool) or not isinstance(value, (int, float)):
+        raise TypeError(f"{name} must be a number, not {type(value).__name__}")
+    if not 0 <= value <= threading.TIMEOUT_MAX:
+        raise ValueError(
+            f"{name} must be from 0 to {threading.TIMEOUT_MAX:.0f} seconds, not {value}"
+        )
+
+
+def _count_or_none(name: str, value: Any) -> int | None:
+    return None if value is None else count(name, value)
+
+
+def _soft_signal(number: int) -> int:
+    if number not in signal.valid_signals() or number in (
+        signal.SIGKILL,
+        signal.SIGSTOP,
+        signal.SIGCHLD,
+        stack_signal(),
+    ):
+        raise ValueError(f"soft_signal={number!r} cannot carry the soft limit")
+    return int(number)
+
+
+def _patience(spin: float | Literal["auto"], processes: int) -> tuple[int, int]:
+    """(nanoseconds to spin, times to yield) before a thread parks."""
+    if spin == "auto":
+        # with fewer CPUs than processes a spinner keeps the others from working
+        spin = 2 if processes + 1 > usable_cpus() else 5
+    elif spin == 0:
+        return 0, 0
+    return int(spin * 1000), 100

@@ -1,0 +1,37 @@
+"""What a pool says of itself."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+
+@dataclass(frozen=True)
+class Statistics:
+    """A snapshot of :meth:`TaskPool.statistics`; counts since ``run()``."""
+
+    submitted: int
+    succeeded: int
+    failed: int  # with any exception, lost ones included
+    lost: int  # with WorkerLostError
+    in_flight: int  # submitted and not collected
+    waiting_callbacks: int  # collected, callbacks have not returned
+    callback_errors: int  # exceptions raised by callbacks
+    cancelled: int  # of the failed: taken back before their start
+    expired: int  # of the failed: not started in time
+    workers: int  # processes alive
+    #: Ends of workers by reason: "recycled" (maxtasksperchild), "memory", "hard_limit",
+    #: "terminated" (by AsyncResult.terminate), "shrunk", "signal", "exit_code",
+    #: "failed_start", "stopped" (with the pool); and "soft_limit", the soft limits
+    #: signalled, which end no worker.
+    exits: Mapping[str, int]
+
+
+@dataclass(frozen=True)
+class DrainReport:
+    """What :meth:`TaskPool.drain` leaves; tasks are given by their ``meta``."""
+
+    finished: int  # reaped while draining
+    not_started: list[Any]  # will never run
+    running: list[Any]  # were killed
