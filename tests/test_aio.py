@@ -361,19 +361,19 @@ def test_cancelled_in_the_moment_it_gets_a_slot(run, gate):
             second = asyncio.create_task(pool.submit(tasks.same, 2))
             third = asyncio.create_task(pool.submit(tasks.same, 3))
             await asyncio.sleep(0.01)
-            grant = pool._grant
+            grant = pool._slots.grant
 
             def grant_and_cancel() -> None:
                 grant()
                 second.cancel()
 
-            pool._grant = grant_and_cancel
+            pool._slots.grant = grant_and_cancel
             gate.open()
             await first
             assert await third == 3
             with pytest.raises(asyncio.CancelledError):
                 await second
-            pool._grant = grant
+            pool._slots.grant = grant
 
     run(main)
 
@@ -458,9 +458,9 @@ def test_a_stream_keeps_its_place_before_others(run, gate):
             queued = asyncio.create_task(pool.submit(tasks.same, bytes(1000)))
             await asyncio.sleep(0)
             waiting = [asyncio.create_task(stream())]
-            await until(lambda: pool._submitters)
+            await until(lambda: pool._slots.waiting)
             waiting += [asyncio.create_task(submit()) for _ in range(3)]
-            await until(lambda: len(pool._submitters) == 4)
+            await until(lambda: len(pool._slots.waiting) == 4)
             gate.open()
             await asyncio.gather(first, queued, *waiting)
         assert order == [1500, 600, 600, 600]
@@ -577,8 +577,8 @@ def test_random_cancels_account_for_every_slot(run):
                 results = await asyncio.gather(*batch, return_exceptions=True)
                 for i, result in enumerate(results):
                     assert result == i or isinstance(result, asyncio.CancelledError)
-            assert pool._granted == 0
-            assert not pool._submitters
+            assert pool._slots.granted == 0
+            assert not pool._slots.waiting
             await until(lambda: pool.statistics().in_flight == 0)
 
     run(main)
@@ -842,7 +842,7 @@ def test_start_fails_again(run, tmp_path, start_method):
         loop = asyncio.get_running_loop()
         pool = new_pool(initializer=tasks.fail_if_exists, initargs=(flag,), context=start_method)
         async with pool:
-            watched = pool._fd
+            watched = pool._looking.fd
             assert await pool.submit(tasks.same, 1) == 1
         flag.touch()
         with pytest.raises(ValueError, match="there it is"):
@@ -1018,7 +1018,7 @@ def test_the_pool_is_dropped_while_its_loop_runs(run, elsewhere):
         await left[0].start()
         await left[0].submit(tasks.nothing)
         await asyncio.sleep(0.02)
-        fd = left[0]._fd
+        fd = left[0]._looking.fd
 
         def drop() -> None:
             with warnings.catch_warnings(record=True) as caught:

@@ -4,12 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import datetime
-import os
-import sys
-import threading
 import time
-import weakref
-from collections import deque
 from collections.abc import AsyncGenerator, AsyncIterable, Callable, Coroutine, Iterable, Mapping
 from types import TracebackType
 from typing import Any, ParamSpec, Self, TypeVar
@@ -17,15 +12,13 @@ from typing import Any, ParamSpec, Self, TypeVar
 from ..errors import PoolFull, PoolNotRunning, PoolRunning
 from ..reports import Statistics
 from ..taskpool import AsyncResult, TaskPool
-from .streams import AsyncSource, Source, Stream
+from .looking import Looking
+from .slots import Slots
+from .streams import Stream
+from .threads import fail, in_thread, succeed
 
 P = ParamSpec("P")
 T = TypeVar("T")
-
-#: Rounds of the loop in which the pool looks in vain before it waits for its descriptor.
-LOOKS = 10
-#: Seconds; had it slept no longer than this, it should have gone on looking.
-SHORT_SLEEP = 100e-6
 
 _NO_OPTIONS: dict[str, Any] = {}
 
@@ -53,8 +46,6 @@ class AsyncTaskPool:
     RuntimeError. After its end it may be started again, by another loop as well.
     """
 
-    _fd = -1  # watched by the loop
-
     def __init__(self, limit: int | None, *, kill_on_cancel: bool = True, **options: Any) -> None:
         for name in ("callbacks_in", "reap_timeout"):
             if name in options:
@@ -63,17 +54,10 @@ class AsyncTaskPool:
         self._pool = TaskPool(limit, callbacks_in="caller", **options)
         self._apply = self._pool.apply_async
         self._side = self._pool._loop_side()
-        self._limit = _limit_of(limit)
+        self._slots = Slots(limit)
+        self._looking = Looking(self._slots.after_reap)
         self._loop: asyncio.AbstractEventLoop | None = None
         self._starting = False
-        self._submitters: deque[asyncio.Future[None]] = deque()  # they wait for a slot
-        self._granted = 0  # slots given to submitters that have not taken them yet
-        self._full_at = -1  # `reaped` when arguments found no room; -1: none wait for that
-        self._drained: list[asyncio.Future[None]] = []  # they wait until nothing is pending
-        self._awake = False  # looks by itself
-        self._looks = 0  # in vain, since it woke
-        self._most_looks = LOOKS
-        self._asleep_since = 0.0
 
     # ---- life ----
 
@@ -93,35 +77,32 @@ class AsyncTaskPool:
             raise PoolRunning("the pool is being started")
         pool = self._pool
         pool._check_ended()
-        self._unwatch()
+        self._looking.end()
         self._loop = None  # what was its loop has no part in the new start, should it fail
         self._starting = True
         try:
             if pool._start_method == "fork":
                 # a thread that forks leaves the child with what others have locked
                 supervisor = pool._begin_start()
-                await _in_thread(pool._finish_start, supervisor)
+                await in_thread(pool._finish_start, supervisor)
             else:
-                await _in_thread(pool.run)
+                await in_thread(pool.run)
         except asyncio.CancelledError:
-            await _in_thread(pool.terminate)
+            await in_thread(pool.terminate)
             raise
         finally:
             self._starting = False
             self._side = pool._loop_side()
         self._loop = loop
-        self._granted = 0
-        self._full_at = -1
-        self._awake = False
-        self._fd = pool.fileno()
-        loop.add_reader(self._fd, _on_readable, weakref.ref(self))
+        self._slots.begin(self._side)
+        self._looking.begin(loop, self._side, pool.fileno())
 
     def close(self) -> None:
         """No new tasks; those in flight go on, those that wait for a slot fail with
         PoolClosed. Idempotent."""
         self._check_loop()
         self._pool.close()
-        self._grant()
+        self._slots.grant()
 
     async def join(self, timeout: float | None = None) -> bool:
         """Waits until all tasks have ended and all workers are gone.
@@ -138,17 +119,15 @@ class AsyncTaskPool:
             raise ValueError("join() needs close() or terminate() first")
         deadline = None if timeout is None else time.monotonic() + timeout
         if side.pending:  # in the loop: it runs the callbacks
-            drained = self._loop.create_future()
-            self._drained.append(drained)
             try:
                 async with asyncio.timeout(timeout):
-                    await drained
+                    await self._slots.drained()
             except TimeoutError:
                 return False
         left = None if deadline is None else max(0.0, deadline - time.monotonic())
-        if not await _in_thread(self._pool.join, left, abandon=True):
+        if not await in_thread(self._pool.join, left, abandon=True):
             return False
-        self._unwatch()
+        self._looking.unwatch()
         return True
 
     async def terminate(self) -> None:
@@ -158,14 +137,14 @@ class AsyncTaskPool:
             return
         self._check_loop()
         self._pool._begin_kill()
-        self._grant()
+        self._slots.grant()
         try:
-            await _in_thread(self._pool._join_workers)
+            await in_thread(self._pool._join_workers)
         finally:
             # at once now; in this thread, since it runs the callbacks
             self._pool.terminate()
-            self._after_reap()
-            self._unwatch()
+            self._slots.after_reap()
+            self._looking.unwatch()
 
     async def __aenter__(self) -> Self:
         await self.start()
@@ -189,8 +168,9 @@ class AsyncTaskPool:
 
     def __del__(self) -> None:
         # the pool itself warns, and ends its workers
-        if self._fd >= 0:
-            self._unwatch()
+        looking = getattr(self, "_looking", None)
+        if looking is not None and looking.fd >= 0:
+            looking.unwatch()
 
     def __repr__(self) -> str:
         return f"<{type(self).__name__} of {self._pool!r}>"
@@ -268,9 +248,8 @@ class AsyncTaskPool:
             raise ValueError(f"buffersize must be at least 1, not {buffersize}")
         if not isinstance(iterable, AsyncIterable):
             iterable = iter(iterable)
-        return self._stream(
-            fn, iterable, buffersize, return_exceptions, _options(soft_timeout, timeout, expires)
-        )
+        options = _options(soft_timeout, timeout, expires)
+        return self._stream(fn, iterable, buffersize, return_exceptions, options)
 
     @property
     def limit(self) -> int | None:
@@ -280,11 +259,10 @@ class AsyncTaskPool:
     @limit.setter
     def limit(self, limit: int | None) -> None:
         self._pool.limit = limit
-        self._limit = _limit_of(limit)
+        self._slots.set_limit(limit)
         if self._loop is not None:
             self._check_loop()
-            self._full_at = -1
-            self._grant()
+            self._slots.grant()
 
     def full(self) -> bool:
         """True if the number in flight has reached the limit; constant time."""
@@ -316,14 +294,14 @@ class AsyncTaskPool:
         options: dict[str, Any],
     ) -> Any:
         future: asyncio.Future[Any] = self._check_loop().create_future()
-        if self._submitters or self._side.in_flight + self._granted >= self._limit:
-            await self._slot()
+        if self._slots.all_taken():
+            await self._slots.wait()
         while True:
             try:
-                job = self._place(fn, args, kwargs, _succeed, _fail, future, options)
+                job = self._place(fn, args, kwargs, succeed, fail, future, options)
                 break
             except PoolFull:  # max_bytes
-                await self._slot_in_front()
+                await self._slots.wait_in_front()
         try:
             return await future
         except (asyncio.CancelledError, GeneratorExit):
@@ -331,126 +309,6 @@ class AsyncTaskPool:
                 future.cancel()  # else its loop would complain that nobody takes the error
             self._abandon(job)
             raise
-
-    def _place(
-        self,
-        fn: Callable[..., Any],
-        args: Iterable[Any],
-        kwargs: Mapping[str, Any] | None,
-        succeed: Callable[[Any, Any], None],
-        fail: Callable[[Any, Any], None],
-        meta: Any,
-        options: dict[str, Any],
-    ) -> AsyncResult:
-        if not self._awake:
-            self._wake()
-        return self._apply(fn, args, kwargs, succeed, fail, None, meta, block=False, **options)
-
-    def _abandon(self, job: AsyncResult) -> None:
-        """Nobody waits for it any more."""
-        if not job.cancel() and self._kill_on_cancel:
-            job.terminate()
-
-    # ---- slots ----
-
-    async def _slot(self) -> None:
-        """Waits for a slot; the caller takes it at once."""
-        waiter: asyncio.Future[None] = self._check_loop().create_future()
-        self._submitters.append(waiter)
-        self._grant()  # those in front may all have been cancelled
-        await self._granted_to(waiter)
-
-    async def _slot_in_front(self) -> None:
-        """Waits until something has ended, in front of all others. From now on one
-        after the other tries whether there is room for its arguments."""
-        self._full_at = self._side.reaped
-        waiter: asyncio.Future[None] = self._check_loop().create_future()
-        self._submitters.appendleft(waiter)
-        await self._granted_to(waiter)
-
-    async def _granted_to(self, waiter: asyncio.Future[None]) -> None:
-        try:
-            if not waiter.done():
-                await waiter
-        except BaseException:
-            if waiter.done() and not waiter.cancelled():
-                self._granted -= 1  # just now: for the next one
-                self._grant()
-            else:
-                waiter.cancel()
-            raise
-        self._granted -= 1
-
-    def _grant(self) -> None:
-        """Gives free slots to those who wait; a pool that takes no tasks tells each so."""
-        submitters = self._submitters
-        while submitters and self._may_grant():
-            waiter = submitters.popleft()
-            if not waiter.done():
-                self._granted += 1
-                waiter.set_result(None)
-        if not submitters:
-            self._full_at = -1
-
-    def _may_grant(self) -> bool:
-        side = self._side
-        if not side.running:
-            return True
-        if side.in_flight + self._granted >= self._limit:
-            return False
-        return self._full_at < 0 or (not self._granted and side.reaped != self._full_at)
-
-    # ---- results ----
-
-    def _wake(self) -> None:
-        """From now on it looks by itself."""
-        if self._loop is None:  # it is being started again
-            return
-        self._loop.call_soon(self._look)  # first: a Ctrl-C may come in between
-        self._awake = True
-        self._looks = 0
-        self._side.hush()
-
-    def _on_readable(self) -> None:
-        if self._awake:
-            self._side.hush()  # rung before it woke
-            return
-        slept = time.monotonic() - self._asleep_since
-        self._most_looks = LOOKS if slept < SHORT_SLEEP else self._most_looks // 2
-        self._wake()
-
-    def _look(self) -> None:
-        loop, side = self._loop, self._side
-        if loop is None:  # it is being started again
-            return
-        again = False
-        try:
-            if self._looks:
-                os.sched_yield()  # the worker may want for a CPU
-            if side.poll():
-                self._looks = 0
-            else:
-                self._looks += 1
-            self._after_reap()
-            again = side.pending > 0 and self._looks <= self._most_looks
-        finally:  # a KeyboardInterrupt, too: the loop may go on
-            if again:
-                loop.call_soon(self._look)
-            else:
-                self._awake = False
-                self._asleep_since = time.monotonic()
-                side.listen()
-
-    def _after_reap(self) -> None:
-        if self._submitters:
-            self._grant()
-        if self._drained and not self._side.pending:
-            for future in self._drained:
-                if not future.done():
-                    future.set_result(None)
-            self._drained.clear()
-
-    # ---- streams ----
 
     async def _stream(
         self,
@@ -461,37 +319,32 @@ class AsyncTaskPool:
         options: dict[str, Any],
     ) -> AsyncGenerator[Any, None]:
         loop = self._check_loop()
-        stream = Stream()
-        source: Source | AsyncSource
-        if isinstance(iterable, AsyncIterable):
-            source = AsyncSource(loop, iterable, stream)
-        else:
-            source = Source(iterable)
+        stream = Stream(loop, iterable)
+        slots = self._slots
         jobs = stream.jobs
         key = 0
         in_front = False  # it has waited for its turn
         try:
             while True:
-                while len(jobs) + len(stream.done) < buffersize and source.ready():
-                    if not in_front and (
-                        self._submitters or self._side.in_flight + self._granted >= self._limit
-                    ):
-                        if jobs or stream.done:
+                while stream.unfinished() < buffersize and stream.source.ready():
+                    if not in_front and slots.all_taken():
+                        if stream.unfinished():
                             break
-                        await self._slot()
+                        await slots.wait()
                     key += 1
+                    item = stream.source.item
                     try:
                         job = self._place(
-                            fn, (source.item,), None, stream.succeed, stream.fail, key, options
+                            fn, (item,), None, stream.succeed, stream.fail, key, options
                         )
                     except PoolFull:
-                        if jobs or stream.done:
+                        if stream.unfinished():
                             break
-                        await self._slot_in_front()
+                        await slots.wait_in_front()
                         in_front = True
                         continue
                     in_front = False
-                    source.take()
+                    stream.source.take()
                     if not job.ready():
                         jobs[key] = job
                 if stream.done:
@@ -503,14 +356,32 @@ class AsyncTaskPool:
                         raise value
                     finally:
                         del value  # its traceback holds this frame
-                if not jobs and source.exhausted:
+                if not jobs and stream.source.exhausted:
                     return
-                await stream.change(loop)
+                await stream.change()
         finally:
-            stream.closed = True
-            source.close()
+            stream.close()
             for job in list(jobs.values()):
                 self._abandon(job)
+
+    def _place(
+        self,
+        fn: Callable[..., Any],
+        args: Iterable[Any],
+        kwargs: Mapping[str, Any] | None,
+        succeed: Callable[[Any, Any], None],
+        fail: Callable[[Any, Any], None],
+        meta: Any,
+        options: dict[str, Any],
+    ) -> AsyncResult:
+        if not self._looking.awake:
+            self._looking.wake()
+        return self._apply(fn, args, kwargs, succeed, fail, None, meta, block=False, **options)
+
+    def _abandon(self, job: AsyncResult) -> None:
+        """Nobody waits for it any more."""
+        if not job.cancel() and self._kill_on_cancel:
+            job.terminate()
 
     # ---- the loop ----
 
@@ -523,53 +394,6 @@ class AsyncTaskPool:
             raise RuntimeError(f"{self!r} belongs to another event loop")
         return running
 
-    def _unwatch(self) -> None:
-        """The loop lets go of the descriptor."""
-        fd, self._fd = self._fd, -1
-        loop = self._loop
-        if fd < 0 or loop is None or loop.is_closed():
-            return
-        try:
-            running = asyncio.get_running_loop()
-        except RuntimeError:
-            running = None
-        if running is loop or not loop.is_running():
-            loop.remove_reader(fd)
-        else:  # collected in another thread; the core keeps the descriptor until then
-            loop.call_soon_threadsafe(_remove_reader, loop, fd, self._side)
-
-
-def _succeed(value: Any, future: asyncio.Future[Any]) -> None:
-    if not future.done():
-        future.set_result(value)
-
-
-def _fail(error: BaseException, future: asyncio.Future[Any]) -> None:
-    if not future.done():
-        if isinstance(error, StopIteration):  # no future takes it
-            error = _as_runtime_error(error)
-        future.set_exception(error)
-
-
-def _as_runtime_error(cause: StopIteration) -> RuntimeError:
-    error = RuntimeError("the task raised StopIteration")
-    error.__cause__ = cause
-    return error
-
-
-def _on_readable(reference: weakref.ref[AsyncTaskPool]) -> None:
-    pool = reference()
-    if pool is not None:
-        pool._on_readable()
-
-
-def _remove_reader(loop: asyncio.AbstractEventLoop, fd: int, core: object) -> None:
-    loop.remove_reader(fd)
-
-
-def _limit_of(limit: int | None) -> int:
-    return sys.maxsize if limit is None else limit
-
 
 def _options(
     soft_timeout: float | None,
@@ -579,46 +403,3 @@ def _options(
     if soft_timeout is None and timeout is None and expires is None:
         return _NO_OPTIONS
     return {"soft_timeout": soft_timeout, "timeout": timeout, "expires": expires}
-
-
-async def _in_thread(function: Callable[..., T], *args: Any, abandon: bool = False) -> T:
-    """Calls it in a thread of its own: the loop's default executor may be busy.
-
-    Cancelled, it waits for the end nevertheless, unless `abandon`.
-    """
-    loop = asyncio.get_running_loop()
-    future: asyncio.Future[T] = loop.create_future()
-
-    def body() -> None:
-        try:
-            result = function(*args)
-        except BaseException as error:
-            tell(_fail, error)
-        else:
-            tell(_succeed, result)
-
-    def tell(how: Callable[[Any, asyncio.Future[T]], None], outcome: Any) -> None:
-        try:
-            loop.call_soon_threadsafe(how, outcome, future)
-        except RuntimeError:  # the loop was closed meanwhile
-            if not loop.is_closed():
-                raise
-
-    threading.Thread(
-        target=body, name=f"AsyncTaskPool-{function.__name__.strip('_')}", daemon=True
-    ).start()
-    if abandon:
-        return await future
-    cancelled: asyncio.CancelledError | None = None
-    while not future.done():
-        try:
-            await asyncio.shield(future)
-        except asyncio.CancelledError as error:
-            cancelled = error
-        except BaseException:
-            break
-    if cancelled is not None:
-        if not future.cancelled():
-            future.exception()  # it is nobody's now
-        raise cancelled
-    return future.result()

@@ -5,20 +5,30 @@ from __future__ import annotations
 
 import asyncio
 from collections import deque
-from collections.abc import AsyncIterable
+from collections.abc import AsyncIterable, Callable
 from typing import Any
 
 from ..taskpool import AsyncResult
 
 
 class Stream:
-    """What has become of the tasks of one imap_unordered."""
+    """What has become of the tasks of one imap_unordered, and where its items come from."""
 
-    def __init__(self) -> None:
+    def __init__(self, loop: asyncio.AbstractEventLoop, iterable: Any) -> None:
+        self._loop = loop
         self.jobs: dict[int, AsyncResult] = {}
         self.done: deque[tuple[bool, Any]] = deque()
         self.closed = False
         self._waiter: asyncio.Future[None] | None = None
+        self.source: Source | AsyncSource
+        if isinstance(iterable, AsyncIterable):
+            self.source = AsyncSource(loop, iterable, self.wake)
+        else:
+            self.source = Source(iterable)
+
+    def unfinished(self) -> int:
+        """Tasks in flight or not taken."""
+        return len(self.jobs) + len(self.done)
 
     def succeed(self, value: Any, key: int) -> None:
         self._ended(True, value, key)
@@ -36,12 +46,16 @@ class Stream:
         if self._waiter is not None and not self._waiter.done():
             self._waiter.set_result(None)
 
-    async def change(self, loop: asyncio.AbstractEventLoop) -> None:
-        self._waiter = loop.create_future()
+    async def change(self) -> None:
+        self._waiter = self._loop.create_future()
         try:
             await self._waiter
         finally:
             self._waiter = None
+
+    def close(self) -> None:
+        self.closed = True
+        self.source.close()
 
 
 class Source:
@@ -75,10 +89,13 @@ class AsyncSource:
     """The next item of an asynchronous iterable, which a task of its own fetches."""
 
     def __init__(
-        self, loop: asyncio.AbstractEventLoop, iterable: AsyncIterable[Any], stream: Stream
+        self,
+        loop: asyncio.AbstractEventLoop,
+        iterable: AsyncIterable[Any],
+        wake: Callable[[], None],
     ) -> None:
         self._iterable = iterable
-        self._stream = stream
+        self._wake = wake
         self._loop = loop
         self._filled = False
         self._taken: asyncio.Future[None] | None = None
@@ -91,10 +108,10 @@ class AsyncSource:
                 self.item = item
                 self._filled = True
                 self._taken = self._loop.create_future()
-                self._stream.wake()
+                self._wake()
                 await self._taken
         finally:
-            self._loop.call_soon(self._stream.wake)  # when the task has ended
+            self._loop.call_soon(self._wake)  # when the task has ended
 
     @property
     def exhausted(self) -> bool:

@@ -1,0 +1,71 @@
+"""Outcomes on their way to asyncio futures, and what is waited for in a thread."""
+
+from __future__ import annotations
+
+import asyncio
+import threading
+from collections.abc import Callable
+from typing import Any, TypeVar
+
+T = TypeVar("T")
+
+
+def succeed(value: Any, future: asyncio.Future[Any]) -> None:
+    if not future.done():
+        future.set_result(value)
+
+
+def fail(error: BaseException, future: asyncio.Future[Any]) -> None:
+    if not future.done():
+        if isinstance(error, StopIteration):  # no future takes it
+            error = _as_runtime_error(error)
+        future.set_exception(error)
+
+
+def _as_runtime_error(cause: StopIteration) -> RuntimeError:
+    error = RuntimeError("the task raised StopIteration")
+    error.__cause__ = cause
+    return error
+
+
+async def in_thread(function: Callable[..., T], *args: Any, abandon: bool = False) -> T:
+    """Calls it in a thread of its own: the loop's default executor may be busy.
+
+    Cancelled, it waits for the end nevertheless, unless `abandon`.
+    """
+    loop = asyncio.get_running_loop()
+    future: asyncio.Future[T] = loop.create_future()
+
+    def body() -> None:
+        try:
+            result = function(*args)
+        except BaseException as error:
+            tell(fail, error)
+        else:
+            tell(succeed, result)
+
+    def tell(how: Callable[[Any, asyncio.Future[T]], None], outcome: Any) -> None:
+        try:
+            loop.call_soon_threadsafe(how, outcome, future)
+        except RuntimeError:  # the loop was closed meanwhile
+            if not loop.is_closed():
+                raise
+
+    threading.Thread(
+        target=body, name=f"AsyncTaskPool-{function.__name__.strip('_')}", daemon=True
+    ).start()
+    if abandon:
+        return await future
+    cancelled: asyncio.CancelledError | None = None
+    while not future.done():
+        try:
+            await asyncio.shield(future)
+        except asyncio.CancelledError as error:
+            cancelled = error
+        except BaseException:
+            break
+    if cancelled is not None:
+        if not future.cancelled():
+            future.exception()  # it is nobody's now
+        raise cancelled
+    return future.result()
