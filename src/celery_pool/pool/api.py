@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import operator
 import os
-import threading
 import warnings
 from collections.abc import Callable, Iterable, Mapping
 from multiprocessing import util
@@ -17,7 +16,8 @@ from ..errors import PoolClosed, PoolNotRunning, PoolTerminated
 from ..feeding.chunks import calls, checked_size, default_size
 from ..host.cpus import usable_cpus
 from ..taskpool import AsyncResult, TaskPool
-from .imap import Feed, IMapIterator, IMapUnorderedIterator, joined, terminated
+from .imap import Feed, IMapIterator, IMapUnorderedIterator
+from .intake import Intake
 from .mapresult import MapResult, OneArgument
 
 Callback = Callable[[Any], object] | None
@@ -72,7 +72,7 @@ class Pool:
             context=context,
             callbacks_in="reaper",
         )
-        self._intake = _Intake(self._tasks)
+        self._intake = Intake(self._tasks)
         self._tasks.run()
         self._state = RUN
 
@@ -312,54 +312,3 @@ class _QuietPool(TaskPool):
 
     def __del__(self) -> None:
         pass
-
-
-class _Intake:
-    """Who is about to submit more: close() lets them finish, the core is closed after
-    the last one."""
-
-    def __init__(self, tasks: TaskPool) -> None:
-        self._tasks = tasks
-        self._changed = threading.Condition(threading.RLock())  # close() in a signal handler
-        self._open = 0
-        self._closing = False
-        self._feeds: set[Feed] = set()
-
-    def enter(self, feed: Feed | None = None) -> None:
-        with self._changed:
-            if self._closing:
-                raise PoolNotRunning("Pool not running")
-            self._open += 1
-            if feed is not None:
-                self._feeds.add(feed)
-
-    def leave(self) -> None:
-        with self._changed:
-            self._open -= 1
-            if self._closing and not self._open:
-                self._tasks.close()
-                self._changed.notify_all()
-
-    def left(self, feed: Feed) -> None:
-        self._feeds.discard(feed)
-        self.leave()
-
-    def close(self) -> None:
-        with self._changed:
-            self._closing = True
-            if not self._open:
-                self._tasks.close()
-
-    def join(self) -> None:
-        """After close(): waits until all is submitted."""
-        for feed in list(self._feeds):
-            if feed.bounded and feed.consumer == threading.get_ident():
-                feed.stop(joined)
-        with self._changed:
-            while self._open and self._tasks._running:
-                self._changed.wait(1.0)  # terminate() tells nobody
-
-    def stop(self) -> None:
-        """The pool was terminated. Takes no lock."""
-        for feed in list(self._feeds):
-            feed.stop(terminated)
