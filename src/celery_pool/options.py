@@ -14,7 +14,7 @@ from typing import Any, Literal
 from ._poolcore import CallbacksIn, Core
 from .child.plan import WorkerPlan, stack_signal
 from .host.cpus import usable_cpus
-from .supervision.supervisor import Policy
+from .supervision.policy import Policy
 from .wire import picklers
 from .wire.picklers import Pickler
 

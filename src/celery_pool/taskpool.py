@@ -18,7 +18,8 @@ from .einfo import ExceptionInfo
 from .errors import PoolError, PoolRunning
 from .options import SEGMENT_THRESHOLD, PoolOptions, count
 from .reports import DrainReport, Statistics
-from .supervision.supervisor import Phase, Supervisor
+from .supervision.policy import Phase
+from .supervision.supervisor import Supervisor
 from .wire.picklers import Pickler
 from .wire.remote import without_frames
 

@@ -8,7 +8,6 @@ a deadline comes.
 from __future__ import annotations
 
 import contextlib
-import enum
 import itertools
 import os
 import select
@@ -17,60 +16,26 @@ import signal
 import threading
 import time
 from collections import Counter
-from dataclasses import dataclass
 from multiprocessing.context import BaseContext
-from typing import Any
 
 from .. import _poolcore
-from ..child.plan import ATTACH_FAILED, WorkerPlan
-from ..errors import (
-    AttachError,
-    CrashLoopError,
-    MemoryLimitExceeded,
-    PoolTerminated,
-    StartError,
-    WorkerLostError,
-    describe_exit,
-)
+from ..child.plan import WorkerPlan
+from ..errors import CrashLoopError, PoolTerminated, StartError, WorkerLostError
 from ..host import forkguard
-from ..host.memory import OutOfMemoryKills, anonymous_kib
-from ..wire import remote
+from ..host.memory import OutOfMemoryKills
+from .enforcement import Enforcement
+from .policy import Phase, Policy, Reason
 from .restarts import RestartBudget
-from .template_process import TemplateProcess
+from .roster import Roster
+from .verdicts import cause_of_death, exit_key
 from .worker_process import NEVER, WorkerProcess
 
 #: How long a dead worker's exit code is waited for, in seconds.
 EXIT_CODE_WAIT = 0.5
 #: The supervisor looks at everything this often at least, in seconds.
 LONGEST_SLEEP = 3600.0
-#: How often workers' memory is looked at while tasks run, in seconds.
-MEMORY_INTERVAL = 0.1
 #: How long callbacks may still run after the end of the workers, in seconds.
 REAPER_GRACE = 5.0
-
-Reason = tuple[type[BaseException], tuple[Any, ...]]
-
-
-class Phase(enum.Enum):
-    RUNNING = enum.auto()
-    STOPPING = enum.auto()  # workers leave after what they have
-    KILLING = enum.auto()  # workers are killed, what is in flight fails
-    ENDED = enum.auto()
-
-
-@dataclass(frozen=True)
-class Policy:
-    """How workers are kept; seconds and KiB."""
-
-    start_timeout: float
-    max_tasks: int | None
-    max_memory: int | None
-    memory_kill: int | None
-    kill_grace: float
-    leave_timeout: float
-    max_restarts: int
-    restart_window: float
-    lost_breaks_pool: bool  # the first worker that dies unasked ends it all
 
 
 class Supervisor:
@@ -91,12 +56,8 @@ class Supervisor:
         processes: int,
     ) -> None:
         self.core = core
-        self.plan = plan
         self.policy = policy
-        self.context = context
-        self.processes = core.processes = processes
         self.name = f"TaskPool-{next(self._names)}"
-        self.workers: dict[int, WorkerProcess] = {}
         self.exits: Counter[str] = Counter()
         self.phase = Phase.RUNNING
         self.reason: Reason = (PoolTerminated, ("the pool was terminated",))
@@ -106,21 +67,21 @@ class Supervisor:
         self._waited = False
         self.at_exit = False  # ended because the interpreter does
         self._pid = os.getpid()
-        self._serials = itertools.count(1)
         self._budget = RestartBudget(policy.max_restarts, policy.restart_window)
         self._oom = OutOfMemoryKills()
-        self._next_memory_look = 0.0
-        self._limits_due = NEVER
         self._prune_due = NEVER
         self._selector = selectors.DefaultSelector()
-        self._template: TemplateProcess | None = None
+        self._roster = Roster(core, plan, policy, context, processes, self.name, self._selector)
+        self._enforcement = Enforcement(
+            core, policy, plan.soft_signal, self._roster, self.exits, self._selector
+        )
         with forkguard.lock:
-            self._bell, self._ring = os.pipe()
+            self._bell_read, self._bell_write = os.pipe()
             self._end_seen, self._end = os.pipe()  # the latter is closed at the end
             forkguard.guard(self)
-        os.set_blocking(self._bell, False)
-        os.set_blocking(self._ring, False)
-        self._selector.register(self._bell, selectors.EVENT_READ)
+        os.set_blocking(self._bell_read, False)
+        os.set_blocking(self._bell_write, False)
+        self._selector.register(self._bell_read, selectors.EVENT_READ)
         self._supervisor = threading.Thread(
             target=self._run, name=f"{self.name}-supervisor", daemon=True
         )
@@ -130,19 +91,16 @@ class Supervisor:
 
     def owned_fds(self) -> set[int]:
         """For forkguard."""
-        fds = {self._bell, self._ring, self._end_seen, self._end}
+        fds = {self._bell_read, self._bell_write, self._end_seen, self._end}
         if self.phase is not Phase.ENDED:
             fds.add(self._selector.fileno())
-        for worker in list(self.workers.values()):
-            fds |= worker.fds()
-        if self._template is not None:
-            fds |= self._template.detach()
+        fds |= self._roster.release_fds()
         return fds
 
     def __del__(self) -> None:
         if self.in_own_process():
             os.close(self._end_seen)
-            os.close(self._ring)  # others may write to it until now
+            os.close(self._bell_write)  # others may write to it until now
 
     # ---- called by the facade ----
 
@@ -156,14 +114,14 @@ class Supervisor:
         try:
             # from the caller's thread and before our own: a fork here is as safe
             # as the embedding program lets it be
-            self._start_template()
-            for _ in range(self.processes):
-                self._start_worker()
-            self.core.supervisor_bell = self._ring
+            self._roster.start_template()
+            for _ in range(self._roster.processes):
+                self._roster.start_worker(self.reason)
+            self.core.supervisor_bell = self._bell_write
             self._supervisor.start()
         except BaseException:
             self.core.supervisor_bell = -1
-            self._end_template()
+            self._roster.end_template()
             self._close()
             raise
         try:
@@ -200,7 +158,7 @@ class Supervisor:
         lock: also from a signal handler."""
         if self.phase is not Phase.ENDED:
             self.phase = Phase.KILLING
-        for worker in list(self.workers.values()):
+        for worker in self._roster:
             worker.send(signal.SIGKILL)
         self.wake()
 
@@ -238,43 +196,24 @@ class Supervisor:
     def wake(self) -> None:
         """Makes the supervisor look; from anywhere, also from a signal handler."""
         with contextlib.suppress(OSError):
-            os.write(self._ring, b"w")
+            os.write(self._bell_write, b"w")
 
     def pids(self) -> list[int]:
-        return [w.pid for w in list(self.workers.values()) if w.pid and not w.dead]
+        return self._roster.pids()
 
     def resize(self, processes: int) -> None:
         """Keeps so many workers from now on."""
-        self.processes = self.core.processes = processes
+        self._roster.processes = self.core.processes = processes
         self.wake()
 
-    # ---- the template ----
-
-    def _start_template(self) -> None:
-        made = TemplateProcess(self.context, self.plan, f"{self.name}-template")
-        with forkguard.lock:
-            made.connect()
-            self._template = made
-        try:
-            made.start()
-        except BaseException:
-            self._end_template()
-            raise
-        self._selector.register(made.sock, selectors.EVENT_READ)
-
-    def _end_template(self) -> None:
-        made, self._template = self._template, None
-        if made is not None:
-            with contextlib.suppress(KeyError):
-                self._selector.unregister(made.sock)
-            made.end()
+    # ---- workers ----
 
     def _template_died(self) -> None:
         """Somebody killed it. Its workers live on; their exit codes are lost."""
-        self._end_template()
+        self._roster.end_template()
         if not self.started.is_set():
             self._fail_start(StartError("the template process died before the workers were ready"))
-        for worker in list(self.workers.values()):
+        for worker in self._roster:
             worker.orphan = True
             if worker.dead:
                 self._bury(worker)
@@ -287,47 +226,6 @@ class Supervisor:
         worker.kill()
         self._bury(worker)
 
-    # ---- workers ----
-
-    def _start_worker(self) -> None:
-        assert self._template is not None
-        serial = next(self._serials)
-        with forkguard.lock:
-            channel = _poolcore.Channel(self.core.ring_size, self.policy.max_tasks)
-            lifeline, ours = os.pipe()
-            try:
-                stack, stack_end = os.pipe()
-            except OSError:
-                os.close(lifeline)
-                os.close(ours)
-                raise
-            worker = WorkerProcess(
-                serial,
-                channel,
-                ours,
-                stack,
-                time.monotonic() + self.policy.start_timeout,
-                group=self.plan.process_group,
-            )
-            self.workers[serial] = worker
-        os.set_blocking(stack, False)
-        os.set_blocking(stack_end, False)
-        self.core.attach(channel)
-        try:
-            self._template.ask_for_worker(
-                serial,
-                f"{self.name}-worker-{serial}",
-                [*self.core.worker_fds(), *channel.worker_fds(), lifeline, stack_end],
-            )
-        except BaseException:
-            del self.workers[serial]
-            self.core.recover(channel, self.reason)
-            worker.close()
-            raise
-        finally:
-            os.close(lifeline)
-            os.close(stack_end)
-
     def _too_slow(self) -> StartError:
         return StartError(
             f"workers not ready within start_timeout={self.policy.start_timeout} seconds"
@@ -339,17 +237,6 @@ class Supervisor:
             self.started.set()
             if not self._attended:
                 self._break(StartError, "the workers could not be started", error)
-
-    def _worker_started(self, serial: int, pid: int, fds: list[int]) -> None:
-        worker = self.workers.get(serial)
-        if worker is None:
-            for fd in fds:
-                os.close(fd)
-            return
-        worker.pid = worker.channel.pid = pid
-        if fds:
-            worker.pidfd = fds[0]
-            self._selector.register(worker.pidfd, selectors.EVENT_READ, worker)
 
     def _worker_died(self, worker: WorkerProcess) -> None:
         """Dead for certain. The exit code comes from the template."""
@@ -364,11 +251,11 @@ class Supervisor:
 
     def _bury(self, worker: WorkerProcess) -> None:
         """Recovers the tasks of a dead worker and counts why it is dead."""
-        del self.workers[worker.serial]
+        del self._roster.workers[worker.serial]
         worker.read_stack()
-        self._forget_stack(worker)
+        self._enforcement.forget_stack(worker)
         killing = self.phase is Phase.KILLING
-        self.exits[self._exit_key(worker)] += 1
+        self.exits[exit_key(worker, self.phase)] += 1
         lost_to_memory = worker.exitcode == -signal.SIGKILL and self._oom.increased()
         self.core.recover(
             worker.channel,
@@ -381,31 +268,8 @@ class Supervisor:
         if worker.why is None and not worker.channel.leaving and not killing:
             self._died_unplanned(worker)
 
-    def _exit_key(self, worker: WorkerProcess) -> str:
-        if self.phase is Phase.KILLING:
-            return "stopped"
-        if worker.why is not None:
-            return worker.why
-        if worker.channel.leaving and not worker.exitcode:
-            return "recycled" if self.phase is Phase.RUNNING else "stopped"
-        if not worker.ready:
-            return "failed_start"
-        return "signal" if (worker.exitcode or 0) < 0 else "exit_code"
-
     def _died_unplanned(self, worker: WorkerProcess) -> None:
-        if worker.channel.start_error is not None:
-            cause = remote.load_error(worker.channel.start_error)
-        elif worker.exitcode == ATTACH_FAILED and not worker.ready:
-            cause = AttachError(
-                "a worker runs another build of celery_pool than its parent: "
-                "was the package upgraded under a running program?"
-            )
-        elif not worker.ready:
-            cause = StartError(
-                f"a worker died before it was ready: {describe_exit(worker.exitcode)}"
-            )
-        else:
-            cause = WorkerLostError(worker.pid, worker.exitcode)
+        cause = cause_of_death(worker)
         if not worker.ready:
             self._fail_start(cause)
         if self.policy.lost_breaks_pool:
@@ -437,11 +301,11 @@ class Supervisor:
         that is about to leave."""
         if self.phase is not Phase.RUNNING or not self.started.is_set() or self.start_error:
             return
-        while self._missing() > 0 and time.monotonic() >= self._budget.next_start:
+        while self._roster.missing() > 0 and time.monotonic() >= self._budget.next_start:
             try:
-                if self._template is None:
-                    self._start_template()
-                self._start_worker()
+                if self._roster.template is None:
+                    self._roster.start_template()
+                self._roster.start_worker(self.reason)
             except ConnectionError:  # the template has just died: a new one, at once
                 self._template_died()
             except OSError as error:  # no process, descriptor or memory to be had now
@@ -449,26 +313,12 @@ class Supervisor:
                 if self._budget.died(time.monotonic(), healthy=False):
                     self._break_past_budget(error)
 
-    def _missing(self) -> int:
-        staying = self._staying()
-        leaving_soon = sum(w.channel.needs_successor for w in staying)
-        return self.processes + leaving_soon - len(staying)
-
-    def _staying(self) -> list[WorkerProcess]:
-        """Those that count. A dead one that had done nothing does until it is buried:
-        its successor may have to wait."""
-        return [
-            w
-            for w in self.workers.values()
-            if w.why is None and not w.channel.leaving and (not w.dead or w.channel.done == 0)
-        ]
-
     def _shrink(self) -> None:
         """Lets go of those too many: not ready first, then idle, then the least busy."""
-        excess = -self._missing()
+        excess = -self._roster.missing()
         if excess <= 0 or self.phase is not Phase.RUNNING:
             return
-        staying = sorted(self._staying(), key=lambda w: (w.ready, w.channel.load))
+        staying = sorted(self._roster.staying(), key=lambda w: (w.ready, w.channel.load))
         for worker in staying[:excess]:
             worker.why = "shrunk"
             self.core.retire(worker.channel)
@@ -491,19 +341,21 @@ class Supervisor:
     def _watch(self) -> None:
         while not self._finished():
             for key, _ in self._selector.select(self._sleep()):
-                if key.fd == self._bell:
+                if key.fd == self._bell_read:
                     with contextlib.suppress(BlockingIOError):
-                        os.read(self._bell, 4096)
-                elif self._template is not None and key.fileobj is self._template.sock:
+                        os.read(self._bell_read, 4096)
+                elif (
+                    self._roster.template is not None and key.fileobj is self._roster.template.sock
+                ):
                     self._hear_template()
                 elif key.fd == key.data.pidfd:
                     self._worker_died(key.data)
                 else:
-                    self._forget_stack(key.data)
+                    self._enforcement.forget_stack(key.data)
                     key.data.stack_arrives(time.monotonic())
             self._look_at_workers()
-            self._look_at_limits()
-            self._look_at_memory()
+            self._enforcement.look_at_limits()
+            self._enforcement.look_at_memory()
             self._prune()
             self._replenish()
             self._shrink()
@@ -511,44 +363,42 @@ class Supervisor:
     def _abandon(self) -> None:
         """Kills the workers and recovers what they had, with no other help."""
         self.phase = Phase.KILLING
-        for worker in self.workers.values():
+        for worker in self._roster:
             worker.kill()
             worker.wait()
             self.core.recover(worker.channel, self.reason, False)
 
     def _finished(self) -> bool:
-        return self.phase in (Phase.STOPPING, Phase.KILLING) and not self.workers
+        return self.phase in (Phase.STOPPING, Phase.KILLING) and not self._roster.workers
 
     def _sleep(self) -> float | None:
         """Seconds to the next deadline; None: there is none."""
-        due = [self._limits_due, self._prune_due]
-        for worker in self.workers.values():
+        due = [self._enforcement.due(), self._prune_due]
+        for worker in self._roster:
             if worker.dead:
                 due.append(worker.bury_at)
             elif worker.steps:
                 due.append(worker.steps[0][0])
             elif worker.lifeline >= 0:
                 due.append(worker.leave_by if worker.ready else worker.start_by)
-        if self.phase is Phase.RUNNING and self._missing() > 0:
+        if self.phase is Phase.RUNNING and self._roster.missing() > 0:
             due.append(self._budget.next_start)
-        if self._watches_memory() and self.core.in_flight:
-            due.append(self._next_memory_look)
         soonest = min(due)
         return (
             None if soonest == NEVER else min(LONGEST_SLEEP, max(0.0, soonest - time.monotonic()))
         )
 
     def _hear_template(self) -> None:
-        assert self._template is not None
-        message, fds = self._template.hear()
+        assert self._roster.template is not None
+        message, fds = self._roster.template.hear()
         if message is None:
             self._template_died()
             return
         what, serial, detail = message
         if what == "started":
-            self._worker_started(serial, detail, fds)
+            self._roster.confirm(serial, detail, fds)
             return
-        worker = self.workers.get(serial)
+        worker = self._roster.workers.get(serial)
         if worker is None:
             return
         if what == "exited":
@@ -565,7 +415,7 @@ class Supervisor:
 
     def _look_at_workers(self) -> None:
         now = time.monotonic()
-        for worker in list(self.workers.values()):
+        for worker in self._roster:
             channel = worker.channel
             if worker.dead:
                 if now >= worker.bury_at:
@@ -596,69 +446,12 @@ class Supervisor:
                 elif now >= worker.leave_by:
                     self.core.logger.error("worker %s does not leave: it is killed", worker.pid)
                     worker.kill()
-        if not self.started.is_set() and all(w.ready for w in self.workers.values()):
+        if not self.started.is_set() and all(w.ready for w in self._roster):
             self.started.set()
-
-    def _look_at_limits(self) -> None:
-        due, seconds = self.core.check_limits()
-        now = time.monotonic()
-        self._limits_due = NEVER if seconds is None else now + seconds
-        if due or self.core.condemned:
-            by_channel = {worker.channel: worker for worker in self.workers.values()}
-            for what, channel in due:
-                self._enforce(what, by_channel.get(channel), now)
-            for channel, signum in self.core.take_condemned():
-                worker = by_channel.get(channel)
-                if worker is not None:
-                    worker.end_with("terminated", signum, now, self.policy.kill_grace)
-                    worker.take_steps(now)
-
-    def _enforce(self, what: str, worker: WorkerProcess | None, now: float) -> None:
-        if worker is None:
-            return
-        if what == "soft":
-            self.exits["soft_limit"] += 1
-            worker.send(self.plan.soft_signal)
-        else:
-            worker.end_with_stack("hard_limit", now, self.policy.kill_grace)
-            self._selector.register(worker.stack_pipe, selectors.EVENT_READ, worker)
-
-    def _forget_stack(self, worker: WorkerProcess) -> None:
-        with contextlib.suppress(KeyError, ValueError):
-            self._selector.unregister(worker.stack_pipe)
 
     def _prune(self) -> None:
         seconds = self.core.prune()
         self._prune_due = NEVER if seconds is None else time.monotonic() + seconds
-
-    def _watches_memory(self) -> bool:
-        return self.policy.max_memory is not None or self.policy.memory_kill is not None
-
-    def _look_at_memory(self) -> None:
-        now = time.monotonic()
-        if not self._watches_memory() or now < self._next_memory_look:
-            return
-        self._next_memory_look = now + MEMORY_INTERVAL
-        for worker in list(self.workers.values()):
-            if worker.dead or not worker.pid or worker.steps:
-                continue
-            used = anonymous_kib(worker.pid)
-            if used is None:
-                continue
-            limit = self.policy.memory_kill
-            if limit is not None and used > limit:
-                self.core.doom_running(
-                    worker.channel, (MemoryLimitExceeded, (used, limit, worker.pid))
-                )
-                worker.end_with("memory", signal.SIGKILL, now, 0)
-                worker.take_steps(now)
-            elif (
-                self.policy.max_memory is not None
-                and used > self.policy.max_memory
-                and worker.why is None
-            ):
-                worker.why = "memory"
-                self.core.retire(worker.channel)
 
     def _finish(self) -> None:
         terminated = self.phase is Phase.KILLING
@@ -667,16 +460,14 @@ class Supervisor:
             self.core.fail_rest(self.reason)
         self.core.prune(everything=True)
         self.core.stop_reaper()
-        self._end_template()
+        self._roster.end_template()
         self._close()
 
     def _close(self) -> None:
-        for worker in self.workers.values():
-            worker.close()
-        self.workers.clear()
+        self._roster.close()
         self.phase = Phase.ENDED
         self._selector.close()
-        for name in ("_bell", "_end"):
+        for name in ("_bell_read", "_end"):
             fd = getattr(self, name)
             setattr(self, name, -1)
             os.close(fd)

@@ -1,0 +1,107 @@
+"""Limits of running tasks: time and memory. Who is past one is signalled or killed."""
+
+from __future__ import annotations
+
+import contextlib
+import selectors
+import signal
+import time
+from collections import Counter
+
+from .. import _poolcore
+from ..errors import MemoryLimitExceeded
+from ..host.memory import anonymous_kib
+from .policy import Policy
+from .roster import Roster
+from .worker_process import NEVER, WorkerProcess
+
+#: How often workers' memory is looked at while tasks run, in seconds.
+MEMORY_INTERVAL = 0.1
+
+
+class Enforcement:
+    """Of one run of a pool; used by the supervisor's thread alone.
+
+    :param exits: where soft limits are counted.
+    """
+
+    def __init__(
+        self,
+        core: _poolcore.Core,
+        policy: Policy,
+        soft_signal: int,
+        roster: Roster,
+        exits: Counter[str],
+        selector: selectors.BaseSelector,
+    ) -> None:
+        self._core = core
+        self._policy = policy
+        self._soft_signal = soft_signal
+        self._roster = roster
+        self._exits = exits
+        self._selector = selector
+        self._limits_due = NEVER
+        self._memory_due = 0.0
+
+    def due(self) -> float:
+        """When it has to look again, monotonic seconds."""
+        if self._watches_memory() and self._core.in_flight:
+            return min(self._limits_due, self._memory_due)
+        return self._limits_due
+
+    def look_at_limits(self) -> None:
+        due, seconds = self._core.check_limits()
+        now = time.monotonic()
+        self._limits_due = NEVER if seconds is None else now + seconds
+        if due or self._core.condemned:
+            by_channel = {worker.channel: worker for worker in self._roster}
+            for what, channel in due:
+                self._enforce(what, by_channel.get(channel), now)
+            for channel, signum in self._core.take_condemned():
+                worker = by_channel.get(channel)
+                if worker is not None:
+                    worker.end_with("terminated", signum, now, self._policy.kill_grace)
+                    worker.take_steps(now)
+
+    def _enforce(self, what: str, worker: WorkerProcess | None, now: float) -> None:
+        if worker is None:
+            return
+        if what == "soft":
+            self._exits["soft_limit"] += 1
+            worker.send(self._soft_signal)
+        else:
+            worker.end_with_stack("hard_limit", now, self._policy.kill_grace)
+            self._selector.register(worker.stack_pipe, selectors.EVENT_READ, worker)
+
+    def forget_stack(self, worker: WorkerProcess) -> None:
+        with contextlib.suppress(KeyError, ValueError):
+            self._selector.unregister(worker.stack_pipe)
+
+    def _watches_memory(self) -> bool:
+        return self._policy.max_memory is not None or self._policy.memory_kill is not None
+
+    def look_at_memory(self) -> None:
+        now = time.monotonic()
+        if not self._watches_memory() or now < self._memory_due:
+            return
+        self._memory_due = now + MEMORY_INTERVAL
+        for worker in self._roster:
+            if worker.dead or not worker.pid or worker.steps:
+                continue
+            used = anonymous_kib(worker.pid)
+            if used is None:
+                continue
+            limit = self._policy.memory_kill
+            if limit is not None and used > limit:
+                self._core.doom_running(
+                    worker.channel, (MemoryLimitExceeded, (used, limit, worker.pid))
+                )
+                worker.end_with("memory", signal.SIGKILL, now, 0)
+                worker.take_steps(now)
+            elif (
+                self._policy.max_memory is not None
+                and used > self._policy.max_memory
+                and worker.why is None
+            ):
+                worker.why = "memory"
+                self._core.retire(worker.channel)

@@ -1,0 +1,31 @@
+"""How the workers of a pool are kept, in words that all who keep them share."""
+
+from __future__ import annotations
+
+import enum
+from dataclasses import dataclass
+from typing import Any
+
+Reason = tuple[type[BaseException], tuple[Any, ...]]
+
+
+class Phase(enum.Enum):
+    RUNNING = enum.auto()
+    STOPPING = enum.auto()  # workers leave after what they have
+    KILLING = enum.auto()  # workers are killed, what is in flight fails
+    ENDED = enum.auto()
+
+
+@dataclass(frozen=True)
+class Policy:
+    """How workers are kept; seconds and KiB."""
+
+    start_timeout: float
+    max_tasks: int | None
+    max_memory: int | None
+    memory_kill: int | None
+    kill_grace: float
+    leave_timeout: float
+    max_restarts: int
+    restart_window: float
+    lost_breaks_pool: bool  # the first worker that dies unasked ends it all
