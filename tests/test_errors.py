@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import multiprocessing.pool
 import pickle
+import traceback
 from concurrent.futures import Future
 
 import pytest
@@ -396,3 +397,17 @@ def test_keywords_that_are_no_names(pool, target):
         p.apply_async(target, None, {1: 2}).get(DEADLINE)
     assert p.apply_async(tasks.same, (1,)).get(DEADLINE) == 1
     assert p.get_worker_pids() == workers
+
+
+def test_a_traceback_that_cannot_be_formatted(pool, monkeypatch):
+    """Where warnings are errors, a warning about the module of one of its frames."""
+
+    def warn(*args):
+        raise DeprecationWarning("no loader")
+
+    monkeypatch.setattr(traceback, "format_exception", warn)
+    p = pool(1)
+    error = outcome(p, tasks.fail, ValueError, "text")
+    assert type(error) is ValueError
+    assert str(error) == "text"
+    assert "could not be formatted: no loader" in str(error.__cause__)

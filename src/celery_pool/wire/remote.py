@@ -53,14 +53,8 @@ def dump_error(error: BaseException) -> bytes:
     if isinstance(error, ReturnedError):
         exception, text = error.info.exception, error.info.traceback
     else:
-        exception, text = (
-            error,
-            "".join(
-                traceback.format_exception(
-                    type(error), error, without_core_frames(error.__traceback__)
-                )
-            ),
-        )
+        exception = error
+        text = _formatted(error, without_core_frames(error.__traceback__))
     why = ""
     try:
         pickled = bytes(ForkingPickler.dumps(exception))
@@ -71,6 +65,15 @@ def dump_error(error: BaseException) -> bytes:
     return pickle.dumps(
         (f"{kind.__module__}.{kind.__qualname__}", _safe_str(exception), text, why, pickled), 5
     )
+
+
+def _formatted(error: BaseException, tb: TracebackType | None) -> str:
+    """The traceback as text. Formatting may fail: it warns about some modules, and warnings may
+    be errors."""
+    try:
+        return "".join(traceback.format_exception(type(error), error, tb))
+    except Exception as problem:
+        return f"{type(error).__name__} (its traceback could not be formatted: {problem})\n"
 
 
 def without_core_frames(tb: TracebackType | None) -> TracebackType | None:
@@ -105,7 +108,7 @@ def load_error(data: bytes) -> BaseException:
 def without_frames(error: Exception) -> Exception:
     """In the parent: an error of a submission as the outcome of its task. Its traceback
     becomes text: the frames would keep what the callers hold, that outcome among it."""
-    text = "".join(traceback.format_exception(error))
+    text = _formatted(error, error.__traceback__)
     BaseException.__setattr__(error, "__cause__", RemoteTraceback(text))
     error.__context__ = None
     return error.with_traceback(None)
