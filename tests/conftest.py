@@ -1,13 +1,19 @@
 from __future__ import annotations
 
+import contextlib
+import faulthandler
 import multiprocessing
+import os
 import signal
-from collections.abc import Callable, Iterator
+import sys
+import tempfile
+from collections.abc import Callable, Generator, Iterator
+from typing import TypeAlias
 
 import pytest
 
 from celery_pool import TaskPool
-from guards import Belongings, adopt_orphans, leftovers
+from guards import Belongings, adopt_orphans, leftovers, sign_names
 
 START_METHODS = [
     method
@@ -16,21 +22,56 @@ START_METHODS = [
 ]
 
 
+Report: TypeAlias = Generator[None, pytest.TestReport, pytest.TestReport]
+
+FAILED = pytest.StashKey[bool]()
+
+#: Where forked children write their stacks when they crash: many do so on purpose.
+stacks = tempfile.TemporaryFile("a+")  # noqa: SIM115 (for as long as the process lives)
+
+
 def pytest_configure() -> None:
     adopt_orphans()
+    sign_names()
+    os.register_at_fork(after_in_child=lambda: faulthandler.enable(stacks))
     # a run in the background (CI, nohup) may have been told to ignore what tests send
     signal.signal(signal.SIGINT, signal.default_int_handler)
     for number in (signal.SIGHUP, signal.SIGTERM, signal.SIGQUIT):
         signal.signal(number, signal.SIG_DFL)
 
 
+def pytest_unconfigure() -> None:
+    stacks.close()
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_makereport(item: pytest.Item) -> Report:
+    report = yield
+    if report.failed:
+        item.stash[FAILED] = True
+        stacks.seek(0)
+        if text := stacks.read():
+            report.sections.append(("Stacks of children that crashed", text))
+    if report.when == "teardown":
+        stacks.truncate(0)
+    return report
+
+
 @pytest.fixture(autouse=True)
-def leak_guard() -> Iterator[None]:
-    """Processes, threads, descriptors and shared memory are back to what they were."""
+def leak_guard(request: pytest.FixtureRequest) -> Iterator[None]:
+    """Processes, threads, descriptors and shared memory are back to what they were.
+
+    A test that has failed may have stopped anywhere: what it leaves is ended, and is no error
+    of its own.
+    """
     before = Belongings.now()
     yield
-    left = leftovers(before)
-    if left:
+    failed = request.node.stash.get(FAILED, False)
+    for name in ("last_exc", "last_value", "last_traceback"):  # pytest's, with the test's variables
+        with contextlib.suppress(AttributeError):
+            delattr(sys, name)
+    left = leftovers(before, deadline=1.0 if failed else 5.0)
+    if left and not failed:
         pytest.fail("left behind:\n  " + "\n  ".join(left), pytrace=False)
 
 

@@ -8,6 +8,7 @@ import gc
 import multiprocessing.forkserver
 import multiprocessing.process
 import multiprocessing.resource_tracker
+import multiprocessing.shared_memory
 import os
 import re
 import signal
@@ -18,6 +19,8 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, TypeVar
+
+from celery_pool import TaskPool
 
 T = TypeVar("T")
 
@@ -38,6 +41,12 @@ def wait_until(predicate: Callable[[], T], deadline: float = 10.0, message: str 
             raise AssertionError(f"{what}: not true within {deadline} s (last value: {value!r})")
         time.sleep(pause)
         pause = min(pause * 2, 0.02)
+
+
+def sign_names() -> None:
+    """Names that multiprocessing makes in /dev/shm hold our pid, its children's as well."""
+    multiprocessing.process.current_process()._config["semprefix"] = f"/mp-{os.getpid()}"  # type: ignore[attr-defined]
+    multiprocessing.shared_memory._SHM_NAME_PREFIX = f"/{os.getpid()}-"  # short, as it has to be
 
 
 def adopt_orphans() -> None:
@@ -75,17 +84,36 @@ class Belongings:
 
 
 def leftovers(earlier: Belongings, deadline: float = 5.0) -> list[str]:
-    """What is still left behind after `deadline` seconds; left processes are killed."""
+    """What is still left behind after `deadline` seconds. Pools and processes among it are
+    ended, so that whoever comes next begins without them."""
+    left = _wait_for(earlier, deadline)
+    if left:
+        _end_children_beyond(earlier)
+        _wait_for(earlier, deadline)
+    return left
+
+
+def _wait_for(earlier: Belongings, deadline: float) -> list[str]:
+    """What is left once all is gone, or after `deadline` seconds."""
     end = time.monotonic() + deadline
     pause = 0.001
-    while left := _but_for_strangers(Belongings.now()).beyond(earlier):
+    while left := Belongings.now().beyond(earlier):
         if time.monotonic() >= end:
-            _kill_children_beyond(earlier)
-            return left
-        gc.collect()  # a failed test's traceback or a cycle may hold the last reference
+            break
+        gc.collect()  # a cycle may hold the last reference
         time.sleep(pause)
         pause = min(pause * 2, 0.1)
-    return []
+    return left
+
+
+def _end_children_beyond(earlier: Belongings) -> None:
+    """A pool would replace a worker that is only killed."""
+    for pool in [found for found in gc.get_objects() if issubclass(type(found), TaskPool)]:
+        if set(pool.get_worker_pids()) & (_children().keys() - earlier.children.keys()):
+            pool.terminate()
+    for pid in _children().keys() - earlier.children.keys():
+        with contextlib.suppress(ProcessLookupError):
+            os.kill(pid, signal.SIGKILL)
 
 
 def descendants(root: int | None = None) -> dict[int, str]:
@@ -155,41 +183,28 @@ def _descriptors() -> dict[Any, str]:
         with contextlib.suppress(OSError):
             target = os.readlink(f"{directory}/{entry}") if directory != "/dev/fd" else ""
             os.fstat(int(entry))
-            if int(entry) not in helpers and not _is_cached_heap(target):
+            if int(entry) not in helpers and not _is_cached_heap(os.path.basename(target)):
                 found[entry, target] = f"{entry} -> {target}"
     return found
 
 
 def _shared_memory() -> dict[Any, str]:
+    """What we have mapped, and our names in /dev/shm: other programs make some as well."""
     found: dict[Any, str] = {}
     if os.path.isdir("/dev/shm"):
-        found = {f"/dev/shm/{name}": f"/dev/shm/{name}" for name in os.listdir("/dev/shm")}
+        ours = re.compile(rf"(?<!\d){os.getpid()}(?!\d)")
+        names = [name for name in os.listdir("/dev/shm") if ours.search(name)]
+        found = {f"/dev/shm/{n}": f"/dev/shm/{n}" for n in names if not _is_cached_heap(n)}
     if os.path.exists("/proc/self/maps"):
         for line in Path("/proc/self/maps").read_text(errors="replace").splitlines():
             _, _, _, device, inode, *path = line.split(maxsplit=5)
-            if path and re.match(r"/memfd:|/dev/shm/", path[0]) and not _is_cached_heap(path[0]):
+            if not path or _is_cached_heap(os.path.basename(path[0])):
+                continue
+            if re.match(r"/memfd:|/dev/shm/", path[0]):
                 found[device, inode] = f"mapping of {path[0]} (inode {inode})"
     return found
 
 
-def _but_for_strangers(now: Belongings) -> Belongings:
-    """Leaves out the names in /dev/shm that a process of somebody else has mapped."""
-    if any(str(key).startswith("/dev/shm/") for key in now.memory):
-        family = {os.getpid(), *descendants(), *_standing_helpers()}
-        for entry in os.listdir("/proc"):
-            if entry.isdigit() and int(entry) not in family:
-                with contextlib.suppress(OSError):
-                    for line in Path(f"/proc/{entry}/maps").read_text(errors="replace").split("\n"):
-                        now.memory.pop(line.partition("/")[1] + line.partition("/")[2], None)
-    return now
-
-
-def _is_cached_heap(path: str) -> bool:
+def _is_cached_heap(name: str) -> bool:
     """multiprocessing keeps the arenas of `Value` and `Array` for reuse."""
-    return path.startswith("/dev/shm/pym-")
-
-
-def _kill_children_beyond(earlier: Belongings) -> None:
-    for pid in _children().keys() - earlier.children.keys():
-        with contextlib.suppress(ProcessLookupError):
-            os.kill(pid, signal.SIGKILL)
+    return name.startswith("pym-")
