@@ -6,7 +6,6 @@ so all start methods but one are marked slow.
 
 from __future__ import annotations
 
-import importlib
 import multiprocessing
 import re
 import unittest
@@ -20,14 +19,13 @@ from pool_adapter import AdaptedPool, instead_of_multiprocessing
 from conftest import START_METHODS
 from guards import Belongings, leftovers
 
+WITHOUT = "this Python comes without its tests (Debian: libpython3-testsuite)"
 script_helper = pytest.importorskip(
-    "test.support.script_helper",
-    reason="this interpreter comes without its `test` package",
-    exc_type=ImportError,
+    "test.support.script_helper", reason=WITHOUT, exc_type=ImportError
 )
 with warnings.catch_warnings():
     warnings.simplefilter("ignore")  # of its imports
-    theirs = importlib.import_module("test._test_multiprocessing")
+    theirs = pytest.importorskip("test._test_multiprocessing", reason=WITHOUT, exc_type=ImportError)
 
 #: Run whole, or only the tests that have to do with Pool.
 CLASSES: dict[str, list[str] | None] = {
