@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import os
+import pickle
 import re
 import subprocess
 import sys
@@ -18,6 +19,12 @@ from celery_pool import ExceptionInfo, TaskPool
 from guards import wait_until
 
 DEADLINE = 10.0
+
+#: What pickling a local function raises: up to Python 3.13 the first, since then the second.
+CANNOT_PICKLE = (AttributeError, pickle.PicklingError)
+
+#: Warnings are errors, but for one of Python 3.15: a process with threads forks, as many tests do.
+PYTHON = [sys.executable, "-W", "error", "-W", "ignore:This process:DeprecationWarning"]
 
 
 def named(value: object) -> str:
@@ -157,7 +164,7 @@ def at_rest(pool: TaskPool) -> bool:
 def run_script(text: str, *args: str, timeout: float = 40.0) -> subprocess.CompletedProcess[str]:
     """Another interpreter, warnings as errors, which can import `celery_pool` and `tasks`."""
     return subprocess.run(
-        [sys.executable, "-W", "error", "-c", text, *args],
+        [*PYTHON, "-c", text, *args],
         env=script_environment(),
         capture_output=True,
         text=True,

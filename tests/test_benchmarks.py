@@ -14,11 +14,12 @@ import pytest
 
 from celery_pool.cli import bench_command
 from celery_pool.cli.usage import UsageError
+from support import PYTHON
 
 pytest.importorskip("psutil")
 
 SUITE = Path(__file__).resolve().parent.parent / "benchmarks"
-BENCH = [sys.executable, "-W", "error", "-m", "celery_pool", "bench"]
+BENCH = [*PYTHON, "-m", "celery_pool", "bench"]
 DEADLINE = 50.0
 HERE, ELSEWHERE = "CPython 3.11.7 (GCC 12)", "CPython 3.12.1 (GCC 12)"
 

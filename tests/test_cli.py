@@ -8,6 +8,7 @@ import os
 import pty
 import re
 import select
+import shlex
 import signal
 import subprocess
 import sys
@@ -23,9 +24,10 @@ import pytest
 from celery_pool.cli import main
 from celery_pool.cli.stopping import Reason, Stopped, Stopper
 from guards import descendants, wait_until
+from support import PYTHON
 
 HERE = Path(__file__).parent
-COMMAND = [sys.executable, "-W", "error", "-m", "celery_pool"]
+COMMAND = [*PYTHON, "-m", "celery_pool"]
 MAP = [*COMMAND, "map"]
 DEADLINE = 30.0
 MiB = 1024  # in KiB, the unit of /proc
@@ -423,7 +425,7 @@ def test_version(capsys: pytest.CaptureFixture[str]) -> None:
 
 
 def test_closed_standard_streams() -> None:
-    quoted = " ".join(MAP)
+    quoted = shlex.join(MAP)
 
     def shell(line: str) -> subprocess.CompletedProcess[bytes]:
         return subprocess.run(
@@ -446,7 +448,7 @@ def test_closed_standard_streams() -> None:
 @pytest.mark.parametrize("ignored", ["", "trap '' INT; "], ids=["foreground", "background job"])
 def test_head_ends_it_quietly(ignored: str) -> None:
     """A shell's background jobs ignore SIGINT: the end must not depend on its being deliverable."""
-    line = f"{ignored}yes abc | {' '.join(MAP)} builtins:len | head -n 3; echo ${{PIPESTATUS[@]}}"
+    line = f"{ignored}yes abc | {shlex.join(MAP)} builtins:len | head -n 3; echo ${{PIPESTATUS[@]}}"
     done = subprocess.run(
         ["bash", "-c", line], capture_output=True, timeout=DEADLINE, check=False, cwd=HERE
     )
@@ -505,7 +507,9 @@ def test_other_signals_end_it_as_well(signum: int, tmp_path: Path) -> None:
 
 
 def test_nohup() -> None:
-    line = f"trap '' HUP; kill -HUP $$; echo a | {' '.join(MAP)} builtins:len & kill -HUP $!; wait"
+    line = (
+        f"trap '' HUP; kill -HUP $$; echo a | {shlex.join(MAP)} builtins:len & kill -HUP $!; wait"
+    )
     done = subprocess.run(
         ["sh", "-c", line], capture_output=True, timeout=DEADLINE, check=True, cwd=HERE
     )

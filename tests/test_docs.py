@@ -4,13 +4,12 @@ from __future__ import annotations
 
 import re
 import subprocess
-import sys
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
-from support import script_environment
+from support import PYTHON, script_environment
 
 ROOT = Path(__file__).parent.parent
 DEADLINE = 50.0
@@ -31,7 +30,7 @@ def test_block(code: str, tmp_path: Path) -> None:
     script = tmp_path / "block.py"
     script.write_text(code)
     done = subprocess.run(
-        [sys.executable, "-W", "error", script],
+        [*PYTHON, script],
         env=script_environment(),
         capture_output=True,
         text=True,

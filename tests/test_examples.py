@@ -17,9 +17,9 @@ from typing import Any
 import pytest
 
 from guards import descendants, wait_until
+from support import PYTHON
 
 EXAMPLES = Path(__file__).parent.parent / "examples"
-PYTHON = [sys.executable, "-W", "error"]
 DEADLINE = 50.0
 
 

@@ -31,7 +31,7 @@ from celery_pool import (
     WrongProcess,
 )
 from guards import wait_until
-from support import DEADLINE, Background, Calls, Gate, is_gone, run_script, stays
+from support import CANNOT_PICKLE, DEADLINE, Background, Calls, Gate, is_gone, run_script, stays
 from test_fork_safety import in_forked_child
 
 
@@ -261,7 +261,7 @@ def test_a_task_that_cannot_be_pickled_leaves_no_cycle(argument):
 
 def test_errors_of_arguments_are_the_futures(executor):
     one = executor(max_bytes=1000)
-    with pytest.raises(AttributeError):
+    with pytest.raises(CANNOT_PICKLE):
         one.submit(lambda: None).result(DEADLINE)
     with pytest.raises(TypeError):
         one.submit(None).result(DEADLINE)

@@ -20,6 +20,7 @@ from celery_pool import TaskPool
 from guards import descendants, wait_until
 from support import (
     DEADLINE,
+    PYTHON,
     Background,
     Calls,
     Gate,
@@ -41,7 +42,7 @@ def gate(tmp_path):
 def program(text, *args, **options):
     """A program that writes "ready" and goes on; from a file, as spawn needs it."""
     return subprocess.Popen(
-        [sys.executable, "-W", "error", "-c", text, *args],
+        [*PYTHON, "-c", text, *args],
         env=script_environment(),
         stdout=subprocess.PIPE,
         text=True,

@@ -9,7 +9,6 @@ import re
 import select
 import signal
 import subprocess
-import sys
 import threading
 import time
 from pathlib import Path
@@ -19,7 +18,7 @@ import pytest
 import tasks
 from celery_pool import PoolTerminated
 from guards import wait_until
-from support import DEADLINE, Background, Gate, at_rest, is_gone, script_environment
+from support import DEADLINE, PYTHON, Background, Gate, at_rest, is_gone, script_environment
 
 MODES = ["any", "reaper", "caller"]
 
@@ -277,7 +276,7 @@ class Terminal:
         self.output = ""
         try:
             self.process = subprocess.Popen(
-                [sys.executable, "-W", "error", script, *args],
+                [*PYTHON, script, *args],
                 env={**script_environment(), "PYTHON_COLORS": "0", "TERM": "dumb"},
                 stdin=slave,
                 stdout=slave,

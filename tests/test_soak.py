@@ -4,12 +4,11 @@ from __future__ import annotations
 
 import json
 import subprocess
-import sys
 from pathlib import Path
 
 import pytest
 
-from support import script_environment
+from support import PYTHON, script_environment
 
 SOAK = str(Path(__file__).with_name("soak.py"))
 
@@ -26,7 +25,7 @@ SOAK = str(Path(__file__).with_name("soak.py"))
 )
 def test_soak(seconds, options):
     ended = subprocess.run(
-        [sys.executable, "-W", "error", SOAK, "--json", "--seconds", str(seconds), *options],
+        [*PYTHON, SOAK, "--json", "--seconds", str(seconds), *options],
         env=script_environment(),
         capture_output=True,
         text=True,
