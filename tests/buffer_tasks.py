@@ -17,6 +17,13 @@ import tasks
 kept: list[Any] = []
 
 
+def zeros_in_turn(path: str, turn: int, count: int) -> bytes:
+    """Waits until the file has so many bytes."""
+    while os.stat(path).st_size < turn:
+        time.sleep(0.0005)
+    return bytes(count)
+
+
 def array(size: int, seed: int = 1) -> np.ndarray:
     """`size` bytes that differ from seed to seed and from place to place."""
     return np.random.default_rng(seed).integers(0, 256, size, np.uint8)

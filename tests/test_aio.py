@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import functools
 import gc
 import os
 import random
@@ -230,39 +231,39 @@ def test_no_wake_up_is_lost(run, kills):
 # ---- the loop is not held up
 
 
-def test_the_loop_goes_on(run, gate):
+def test_the_loop_goes_on(run, tmp_path):
     """While the workers start, while a task runs, while the pool ends."""
+    starting, running, ending = (Gate(tmp_path, name) for name in ("start", "run", "end"))
+
+    async def goes_on(task) -> None:
+        for _ in range(20):
+            await asyncio.sleep(0.001)
+        assert not task.done()
 
     async def main():
-        ticks = [0]
-
-        async def tick() -> None:
-            while True:
-                ticks[0] += 1
-                await asyncio.sleep(0.001)
-
-        ticker = asyncio.create_task(tick())
-        pool = new_pool(initializer=tasks.initialize_slowly, initargs=(gate.path,), finalizer=nap)
+        pool = new_pool(
+            initializer=tasks.initialize_slowly,
+            initargs=(starting.path,),
+            finalizer=functools.partial(tasks.pass_gate, ending.path),
+        )
         start = asyncio.create_task(pool.start())
-        await asyncio.sleep(0.1)
-        assert not start.done()
-        gate.open()
+        await until(starting.waiting)
+        await goes_on(start)
+        starting.open()
         await start
-        assert ticks[0] > 20
-        ticks[0] = 0
-        await pool.submit(time.sleep, 0.1)
-        assert ticks[0] > 20
-        ticks[0] = 0
+        task = asyncio.create_task(pool.submit(tasks.pass_gate, running.path))
+        await until(running.waiting)
+        await goes_on(task)
+        running.open()
+        await task
         pool.close()
-        assert await pool.join()
-        assert ticks[0] > 20
-        ticker.cancel()
+        join = asyncio.create_task(pool.join())
+        await until(ending.waiting)
+        await goes_on(join)
+        ending.open()
+        assert await join
 
     run(main)
-
-
-def nap() -> None:
-    time.sleep(0.1)
 
 
 def test_other_tasks_have_their_turn(run):
