@@ -14,7 +14,7 @@ SOURCES := setup.py pyproject.toml $(wildcard src/_poolcore.pyx src/_poolcore/*.
 PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check
 SANITIZERS := address,undefined
 
-.PHONY: help demo test test-slow test-all lint format typecheck build werror bench perf-guard where-it-goes report stress soak sanitize clean
+.PHONY: help demo test test-slow test-all test-fresh test-next lint format typecheck build werror bench perf-guard where-it-goes report stress soak sanitize clean
 .DELETE_ON_ERROR:
 
 help: ## this list
@@ -35,6 +35,14 @@ test-all: test test-slow ## both on every supported Python that is installed
 	  version=$$($$python -c 'import sys; print("%d.%d" % sys.version_info[:2])'); \
 	  $(MAKE) test test-slow PYTHON=$$python VENV=.venv-$$version; \
 	done
+
+test-fresh: ## the test suite on a fresh Debian with what README names, as an ordinary user and as root
+	tools/chroot --user bookworm make test
+	tools/chroot bookworm make test
+
+test-next: ## the test suite on the Pythons to come: Debian unstable's
+	tools/chroot --user unstable make test PYTHON=python3.14 VENV=.venv-3.14
+	tools/chroot --user unstable make test PYTHON=python3.15 VENV=.venv-3.15
 
 lint: $(VENV)/.dev ## style of Python and Cython
 	$(BIN)/ruff check .
