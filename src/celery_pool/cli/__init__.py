@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from types import ModuleType
 
-    from celery_pool.cli.usage import Parser
+    from .usage import Parser
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -28,7 +28,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def _run(arguments: list[str]) -> int:
-    from celery_pool.cli.usage import EXIT_USAGE, UsageError, say
+    from .usage import EXIT_USAGE, UsageError, say
 
     _fill_standard_descriptors()
     commands = _commands()
@@ -44,7 +44,7 @@ def _run(arguments: list[str]) -> int:
 
 
 def _commands() -> dict[str, ModuleType]:
-    from celery_pool.cli import bench_command, map_command
+    from . import bench_command, map_command
 
     return {"bench": bench_command, "map": map_command}
 
@@ -52,8 +52,8 @@ def _commands() -> dict[str, ModuleType]:
 def _parser(commands: dict[str, ModuleType]) -> Parser:
     import argparse
 
-    from celery_pool import __version__
-    from celery_pool.cli.usage import Parser
+    from .. import __version__
+    from .usage import Parser
 
     width = max(map(len, commands))
     parser = Parser(

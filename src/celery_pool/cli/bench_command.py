@@ -11,7 +11,7 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from celery_pool.cli.usage import UsageError
+from .usage import UsageError
 
 COMMAND = "celery-pool bench"
 HELP = "measure this pool beside others, on this machine"

@@ -6,9 +6,10 @@ import json
 import traceback
 from typing import Any
 
-from celery_pool import PoolError, WorkerLostError
 from celery_pool.errors import describe_exit
 from celery_pool.wire.remote import UnpicklableError
+
+from .. import PoolError, WorkerLostError
 
 MESSAGE_LENGTH = 500  # characters of a message in a line for people
 

@@ -12,7 +12,7 @@ from collections.abc import Callable
 from operator import attrgetter
 from typing import Any
 
-from celery_pool.cli.usage import UsageError
+from .usage import UsageError
 
 Function = Callable[[Any], Any]
 

@@ -1,7 +1,7 @@
 """`celery-pool map MODULE:FUNCTION [FILE ...]`: a function on each record of the input.
 
-    FileRecords --record--> TaskPool --callbacks--> Delivery --lines--> Writer
-    (main thread)          (workers: worker.py)    (order)             (thread)
+    FileRecords --record--> TaskPool --callbacks--> Lines --lines--> Writer
+    (main thread)          (record_tasks.py)      (order)             (thread)
 
 Everything is bounded, so that memory stays flat on endless input: the tasks in flight by the pool's
 limit and, if their records are large, by MEMORY; the outcomes kept back for the sake of the order
@@ -17,14 +17,16 @@ import time
 from collections.abc import Callable, Sequence
 from typing import Any
 
-from celery_pool import PoolError, TaskPool
-from celery_pool.cli import function, sources, worker
-from celery_pool.cli.delivery import MEMORY, Delivery, OrderedDelivery
-from celery_pool.cli.failures import Failure
-from celery_pool.cli.output import Channel, Writer, is_same_file, open_channel
-from celery_pool.cli.progress import Progress
-from celery_pool.cli.stopping import Reason, Stopped, Stopper
-from celery_pool.cli.usage import (
+from celery_pool.host.cpus import usable_cpus
+
+from .. import PoolError, TaskPool
+from . import function, record_tasks, sources
+from .failures import Failure
+from .lines import MEMORY, Lines, OrderedLines
+from .output import Sink, Writer, is_same_file, open_sink
+from .progress import Progress
+from .stopping import Reason, Stopped, Stopper
+from .usage import (
     EXIT_FAILED,
     EXIT_SIGNAL,
     Parser,
@@ -32,7 +34,6 @@ from celery_pool.cli.usage import (
     positive,
     say,
 )
-from celery_pool.host.cpus import usable_cpus
 
 COMMAND = "celery-pool map"
 HELP = "apply a function to each line of files, in many processes"
@@ -124,23 +125,21 @@ class Mapping:
         self._options = options
         self._processes, self._limit = _numbers(options.processes, options.limit)
         self._target, self._records = _input(options)
-        self._output, self._errors = _channels(options)
+        self._output, self._errors = _sinks(options)
         self._stopper = Stopper()
-        kind = Delivery if options.unordered else OrderedDelivery
-        self._delivery = kind(
-            self._output, self._errors, self._on_failure, envelope=options.envelope
-        )
-        self._progress = Progress(self._delivery, self._records.total)
+        kind = Lines if options.unordered else OrderedLines
+        self._lines = kind(self._output, self._errors, self._on_failure, envelope=options.envelope)
+        self._progress = Progress(self._lines, self._records.total)
         self._writer = Writer([self._output, self._errors], self._progress, self._on_write_error)
 
     def run(self) -> int:
-        delivery, stopper = self._delivery, self._stopper
-        stopper.protect(delivery.on_result, delivery.on_error)
+        lines, stopper = self._lines, self._stopper
+        stopper.protect(lines.on_result, lines.on_error)
         pool = TaskPool(
             self._limit,
             processes=self._processes,
             context=self._options.start_method,
-            initializer=worker.start,
+            initializer=record_tasks.start,
             initargs=(self._options.function,),
             kill_group=True,  # so that programs that a task has started end, too
         )
@@ -157,10 +156,10 @@ class Mapping:
             except PoolError as error:
                 if stopper.reason is None:
                     say(COMMAND, f"error: {error}")
-                    delivery.failed += 1
+                    lines.failed += 1
             finally:
                 stopper.over()
-                delivery.closed = True
+                lines.closed = True
                 pool.terminate()
             self._write_the_rest()
         return self._conclude()
@@ -177,24 +176,26 @@ class Mapping:
 
     def _feed(self, pool: TaskPool) -> None:
         """Submits a task for each record. Kept short: what is here is paid for each task."""
-        delivery, stopper, target = self._delivery, self._stopper, self._target
-        submit, crowded = pool.apply_async, delivery.crowded
-        callbacks, errbacks = (delivery.on_result,), (delivery.on_error,)
+        lines, stopper, target = self._lines, self._stopper, self._target
+        submit, crowded = pool.apply_async, lines.crowded
+        callbacks, errbacks = (lines.on_result,), (lines.on_error,)
         for index, record in enumerate(self._records):
             if crowded(index):
                 self._wait_for_room(pool, index)
             if stopper.reason is not None:
                 raise Stopped
             if type(record) is not bytes:
-                submit(worker.on_unreadable, (record,), None, callbacks, errbacks, None, index)
+                submit(
+                    record_tasks.on_unreadable, (record,), None, callbacks, errbacks, None, index
+                )
             else:
                 if len(record) > LARGE:
                     self._wait_for_memory(pool, len(record))
                 submit(target, (record,), None, callbacks, errbacks, None, index)
-            delivery.submitted = index + 1
+            lines.submitted = index + 1
 
     def _wait_for_room(self, pool: TaskPool, index: int) -> None:
-        while self._stopper.reason is None and self._delivery.crowded(index):
+        while self._stopper.reason is None and self._lines.crowded(index):
             if not pool.wait_for_result():
                 time.sleep(
                     0.01
@@ -202,16 +203,16 @@ class Mapping:
 
     def _wait_for_memory(self, pool: TaskPool, size: int) -> None:
         """Until records of this size take no more than MEMORY, or each worker has but one."""
-        delivery = self._delivery
+        lines = self._lines
         while self._stopper.reason is None:
-            in_flight = delivery.submitted - delivery.finished
+            in_flight = lines.submitted - lines.finished
             if in_flight < self._processes or in_flight * size <= MEMORY:
                 break
             pool.wait_for_result()
 
     def _drain(self, pool: TaskPool) -> None:
-        delivery = self._delivery
-        while delivery.finished < delivery.submitted:
+        lines = self._lines
+        while lines.finished < lines.submitted:
             if self._stopper.reason is not None:
                 raise Stopped
             if not pool.wait_for_result():
@@ -238,35 +239,35 @@ class Mapping:
             line = failure.as_document(source, number) + "\n"
         self._errors.put(line.encode(errors="backslashreplace"))
         most = self._options.max_failures
-        if most is not None and self._delivery.failed >= most:
+        if most is not None and self._lines.failed >= most:
             self._stopper.request(Reason.TOO_MANY_FAILURES)
 
-    def _on_write_error(self, channel: Channel) -> None:
-        if channel is self._errors and self._options.errors is None:
+    def _on_write_error(self, sink: Sink) -> None:
+        if sink is self._errors and self._options.errors is None:
             return
-        broken = isinstance(channel.error, BrokenPipeError)
+        broken = isinstance(sink.error, BrokenPipeError)
         self._stopper.request(Reason.PIPE_CLOSED if broken else Reason.OUTPUT_FAILED)
 
     def _conclude(self) -> int:
         """Says how it went, and returns the exit status."""
-        delivery, reason = self._delivery, self._stopper.reason
+        lines, reason = self._lines, self._stopper.reason
         if reason is Reason.SIGNAL:
             return EXIT_SIGNAL + self._stopper.signum
-        for channel in (self._output, self._errors):
-            if channel.error is not None and not self._bearable(channel):
-                say(COMMAND, f"error: cannot write {channel.name}: {channel.error.strerror}")
+        for sink in (self._output, self._errors):
+            if sink.error is not None and not self._bearable(sink):
+                say(COMMAND, f"error: cannot write {sink.name}: {sink.error.strerror}")
                 return EXIT_FAILED
-        if delivery.failed and reason is not Reason.PIPE_CLOSED:
+        if lines.failed and reason is not Reason.PIPE_CLOSED:
             stopped = "stopped: " if reason is Reason.TOO_MANY_FAILURES else ""
             where = f", see {self._errors.name}" if self._options.errors else ""
-            say(COMMAND, f"{stopped}{delivery.failed} of {delivery.finished} tasks failed{where}")
-        return EXIT_FAILED if delivery.failed else 0
+            say(COMMAND, f"{stopped}{lines.failed} of {lines.finished} tasks failed{where}")
+        return EXIT_FAILED if lines.failed else 0
 
-    def _bearable(self, channel: Channel) -> bool:
-        """Whether this channel may fail quietly."""
-        if channel is self._errors and self._options.errors is None:
+    def _bearable(self, sink: Sink) -> bool:
+        """Whether this sink may fail quietly."""
+        if sink is self._errors and self._options.errors is None:
             return True  # nobody listens; the exit status tells
-        return isinstance(channel.error, BrokenPipeError)
+        return isinstance(sink.error, BrokenPipeError)
 
 
 def _numbers(processes: int | None, limit: int | None) -> tuple[int, int]:
@@ -285,20 +286,20 @@ def _input(options: argparse.Namespace) -> tuple[Callable[[bytes], bytes], sourc
     separator = b"\0" if options.null else b"\n"
     files: list[str] = options.files or [sources.STANDARD]
     if options.paths and files != [sources.STANDARD]:
-        return worker.on_path, sources.GivenPaths(files)
+        return record_tasks.on_path, sources.GivenPaths(files)
     sources.check(files)
     target: Any
     if options.paths:
-        target = worker.on_path
+        target = record_tasks.on_path
     elif options.jsonl:
-        target = worker.on_document
+        target = record_tasks.on_document
     else:
-        target = worker.on_text if options.null else worker.on_line
+        target = record_tasks.on_text if options.null else record_tasks.on_line
     text = not options.paths and not options.null
     return target, sources.FileRecords(files, separator, text=text)
 
 
-def _channels(options: argparse.Namespace) -> tuple[Channel, Channel]:
+def _sinks(options: argparse.Namespace) -> tuple[Sink, Sink]:
     """Where the results go, and where the failures go."""
     if options.output == sources.STANDARD and sys.stdout is None:
         raise UsageError("standard output is closed")
@@ -309,6 +310,6 @@ def _channels(options: argparse.Namespace) -> tuple[Channel, Channel]:
         and is_same_file(options.errors, options.output)
     ):
         raise UsageError("--output and --errors name the same file")
-    output = open_channel(options.output, 1, "standard output", inputs)
-    errors = open_channel(options.errors or sources.STANDARD, 2, "standard error", inputs)
+    output = open_sink(options.output, 1, "standard output", inputs)
+    errors = open_sink(options.errors or sources.STANDARD, 2, "standard error", inputs)
     return output, errors

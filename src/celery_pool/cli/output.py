@@ -1,11 +1,11 @@
 """Writing: one thread writes everything, so that no callback ever waits for a slow reader.
 
-    callbacks --put--> Channel (results) --\
-    callbacks --put--> Channel (failures) --+--> Writer thread --> write(2)
+    callbacks --put--> Sink (results) --\
+    callbacks --put--> Sink (failures) --+--> Writer thread --> write(2)
                                             |
                                  Progress --/
 
-The main thread looks at `Channel.unwritten` and submits no more while too much waits here.
+The main thread looks at `Sink.unwritten` and submits no more while too much waits here.
 """
 
 from __future__ import annotations
@@ -18,9 +18,9 @@ import threading
 from collections import deque
 from collections.abc import Callable, Sequence
 
-from celery_pool.cli.progress import REFRESH, Progress
-from celery_pool.cli.sources import STANDARD
-from celery_pool.cli.usage import UsageError
+from .progress import REFRESH, Progress
+from .sources import STANDARD
+from .usage import UsageError
 
 GATHER = 0.01  # seconds in which lines come together to one write
 BATCH = 1 << 20  # bytes after which lines are written although more are there
@@ -28,7 +28,7 @@ LINE = 64  # bytes of memory that a waiting line takes beside its text
 PARTING = 0.25  # seconds that a reader who does not read holds up the end after a stop
 
 
-class Channel:
+class Sink:
     """The lines on their way to one descriptor. One thread at a time calls `put`, a callback."""
 
     def __init__(self, fd: int, name: str, *, owned: bool = False) -> None:
@@ -88,17 +88,17 @@ class Channel:
 
 
 class Writer(threading.Thread):
-    """Writes what the channels hold, soon after it came, and refreshes the progress."""
+    """Writes what the sinks hold, soon after it came, and refreshes the progress."""
 
     def __init__(
         self,
-        channels: Sequence[Channel],
+        sinks: Sequence[Sink],
         progress: Progress,
-        on_error: Callable[[Channel], None],
+        on_error: Callable[[Sink], None],
     ) -> None:
         # A daemon: a reader that never reads may hold it for ever.
         super().__init__(name="celery-pool-writer", daemon=True)
-        self._channels = channels
+        self._sinks = sinks
         self._progress = progress
         self._on_error = on_error
         self._something = threading.Event()
@@ -108,8 +108,8 @@ class Writer(threading.Thread):
         """Returns when everything has been written."""
         self._end()
         self.join()
-        for channel in self._channels:
-            self._close(channel)
+        for sink in self._sinks:
+            self._close(sink)
 
     def abandon(self) -> None:
         """Writes what a reader takes at once, and leaves the rest."""
@@ -119,40 +119,40 @@ class Writer(threading.Thread):
     def run(self) -> None:
         while True:
             ending = self._ending.is_set()
-            busy = [channel for channel in self._channels if channel.waiting()]
+            busy = [sink for sink in self._sinks if sink.waiting()]
             if busy:
-                with self._progress.hidden(any(channel.terminal for channel in busy)):
-                    for channel in busy:
-                        self._write(channel)
+                with self._progress.hidden(any(sink.terminal for sink in busy)):
+                    for sink in busy:
+                        self._write(sink)
             self._progress.refresh()
             if ending and not busy:
                 return
             if not ending:
                 self._sleep()
 
-    def _write(self, channel: Channel) -> None:
-        intact = channel.error is None
-        channel.write()
-        if intact and channel.error is not None:
-            self._on_error(channel)
+    def _write(self, sink: Sink) -> None:
+        intact = sink.error is None
+        sink.write()
+        if intact and sink.error is not None:
+            self._on_error(sink)
 
-    def _close(self, channel: Channel) -> None:
-        intact = channel.error is None
-        channel.close()
-        if intact and channel.error is not None:
-            self._on_error(channel)
+    def _close(self, sink: Sink) -> None:
+        intact = sink.error is None
+        sink.close()
+        if intact and sink.error is not None:
+            self._on_error(sink)
 
     def _sleep(self) -> None:
         self._something.clear()
-        for channel in self._channels:
-            channel.wake = self._wake
-        if not any(channel.waiting() for channel in self._channels) and not self._ending.is_set():
+        for sink in self._sinks:
+            sink.wake = self._wake
+        if not any(sink.waiting() for sink in self._sinks) and not self._ending.is_set():
             self._something.wait(REFRESH if self._progress.shown else None)
         self._ending.wait(GATHER)
 
     def _wake(self) -> None:
-        for channel in self._channels:
-            channel.wake = None
+        for sink in self._sinks:
+            sink.wake = None
         self._something.set()
 
     def _end(self) -> None:
@@ -160,10 +160,10 @@ class Writer(threading.Thread):
         self._something.set()
 
 
-def open_channel(file: str, standard_fd: int, standard_name: str, inputs: Sequence[str]) -> Channel:
-    """The channel to this file, emptied, or to a standard stream; or a UsageError."""
+def open_sink(file: str, standard_fd: int, standard_name: str, inputs: Sequence[str]) -> Sink:
+    """The sink to this file, emptied, or to a standard stream; or a UsageError."""
     if file == STANDARD:
-        return Channel(standard_fd, standard_name)
+        return Sink(standard_fd, standard_name)
     for name in inputs:
         if name != STANDARD and is_same_file(name, file):
             raise UsageError(f"{file!r} is input and output at once")
@@ -172,7 +172,7 @@ def open_channel(file: str, standard_fd: int, standard_name: str, inputs: Sequen
     except (OSError, ValueError) as error:
         reason = getattr(error, "strerror", None) or str(error)
         raise UsageError(f"cannot write {file!r}: {reason}") from None
-    return Channel(fd, file, owned=True)
+    return Sink(fd, file, owned=True)
 
 
 def is_same_file(one: str, other: str) -> bool:

@@ -16,7 +16,7 @@ from bisect import bisect_right
 from collections.abc import Iterator, Sequence
 from typing import Protocol
 
-from celery_pool.cli.usage import UsageError
+from .usage import UsageError
 
 STANDARD = "-"  # the name of standard input and output on the command line
 CHUNK = 1 << 16  # bytes of one read

@@ -11,7 +11,7 @@ from collections.abc import Callable
 from types import FrameType, TracebackType
 from typing import Any
 
-from celery_pool.cli.usage import EXIT_SIGNAL
+from .usage import EXIT_SIGNAL
 
 AGAIN = 0.01  # seconds
 SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)

@@ -33,8 +33,7 @@ from joblib.parallel import (
     SequentialBackend,
 )
 
-from .._poolcore import AsyncResult
-from ..taskpool import TaskPool
+from ..taskpool import AsyncResult, TaskPool
 
 #: How long workers may take to leave after the last task, in seconds.
 LEAVE_TIMEOUT = 5.0

@@ -23,7 +23,7 @@ from ..taskpool import TaskPool
 from .mapresult import error_of, until_error
 
 
-class Failure:
+class Raised:
     """Stands in the queue for an exception."""
 
     __slots__ = ("error",)
@@ -33,7 +33,7 @@ class Failure:
 
 
 #: Nothing more is submitted. Unordered, outcomes may arrive behind it.
-END = Failure(StopIteration())
+END = Raised(StopIteration())
 
 
 class Feed:
@@ -99,7 +99,7 @@ class Feed:
 
     def failed(self, error: BaseException, meta: Any = None) -> None:
         """Also the errback of unordered tasks."""
-        self.arrived.put(Failure(error))
+        self.arrived.put(Raised(error))
 
     def _run(self) -> None:
         errors: list[Exception] = []
@@ -189,7 +189,7 @@ class IMapIterator(multiprocessing.pool.IMapIterator):  # type: ignore[type-arg]
         feed.consumer = threading.get_ident()
         value = self._take(None if timeout is None else time.monotonic() + timeout)
         feed.taken()
-        if type(value) is Failure:
+        if type(value) is Raised:
             try:
                 raise value.error
             finally:
@@ -203,11 +203,11 @@ class IMapIterator(multiprocessing.pool.IMapIterator):  # type: ignore[type-arg]
     __next__ = next
 
     def _take(self, deadline: float | None) -> Any:
-        """The next outcome: a value or a Failure. Raises what comes after the last one."""
+        """The next outcome: a value or a Raised. Raises what comes after the last one."""
         job = self._arrival(deadline)
         if job is END:
             raise self._feed.end()
-        if type(job) is Failure:
+        if type(job) is Raised:
             return job
         try:
             job.wait(None if deadline is None else max(0.0, deadline - time.monotonic()))
@@ -218,7 +218,7 @@ class IMapIterator(multiprocessing.pool.IMapIterator):  # type: ignore[type-arg]
         except BaseException:
             self._returned.appendleft(job)
             raise
-        return Failure(error_of(job))
+        return Raised(error_of(job))
 
     def _arrival(self, deadline: float | None) -> Any:
         if self._returned:

@@ -15,7 +15,7 @@ from ..child.plan import WorkerPlan
 from ..host import forkguard
 from .policy import Policy, Reason
 from .template_process import TemplateProcess
-from .worker_process import WorkerProcess
+from .worker_process import Stage, WorkerProcess
 
 
 class Roster:
@@ -139,6 +139,7 @@ class Roster:
                 os.close(fd)
             return
         worker.pid = worker.channel.pid = pid
+        worker.enter(Stage.STARTED)
         if fds:
             worker.pidfd = fds[0]
             self._selector.register(worker.pidfd, selectors.EVENT_READ, worker)

@@ -28,7 +28,7 @@ from .policy import Phase, Policy, Reason
 from .restarts import RestartBudget
 from .roster import Roster
 from .verdicts import cause_of_death, exit_key
-from .worker_process import NEVER, WorkerProcess
+from .worker_process import NEVER, Stage, WorkerProcess
 
 #: How long a dead worker's exit code is waited for, in seconds.
 EXIT_CODE_WAIT = 0.5
@@ -240,7 +240,7 @@ class Supervisor:
 
     def _worker_died(self, worker: WorkerProcess) -> None:
         """Dead for certain. The exit code comes from the template."""
-        worker.dead = True
+        worker.enter(Stage.DEAD)
         if worker.pidfd >= 0:
             self._selector.unregister(worker.pidfd)
         worker.bury_at = time.monotonic() + EXIT_CODE_WAIT
@@ -410,7 +410,7 @@ class Supervisor:
         elif what == "failed":
             self.core.logger.warning("a worker could not be forked: %s", detail)
             self._fail_start(StartError(f"a worker could not be forked: {detail}"))
-            worker.dead = True
+            worker.enter(Stage.DEAD)
             self._bury(worker)
 
     def _look_at_workers(self) -> None:
@@ -435,13 +435,14 @@ class Supervisor:
             if channel.corrupt or self.phase is Phase.KILLING:
                 worker.kill()
             elif worker.pid and channel.greeted and not worker.ready:
-                worker.ready = True
+                worker.enter(Stage.READY)
                 self.core.ready(channel)
             elif not worker.ready and now >= worker.start_by:
                 self._fail_start(self._too_slow())
                 worker.kill()
             elif channel.leaving and channel.load == 0:
-                if worker.leave_by == NEVER:
+                if worker.stage is not Stage.LEAVING:
+                    worker.enter(Stage.LEAVING)
                     worker.leave_by = now + self.policy.leave_timeout
                 elif now >= worker.leave_by:
                     self.core.logger.error("worker %s does not leave: it is killed", worker.pid)

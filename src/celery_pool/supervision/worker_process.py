@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import enum
 import os
 import select
 import signal
@@ -17,6 +18,16 @@ STACK_ARRIVES, STACK_COMPLETE = 0.1, 0.002
 NEVER = float("inf")
 #: How long SIGKILL may take to take effect, in milliseconds.
 LONGEST_DEATH = 5000
+
+
+class Stage(enum.IntEnum):
+    """Of a worker's life; it never goes back."""
+
+    ASKED = enum.auto()  # the template has been
+    STARTED = enum.auto()  # its pid is known
+    READY = enum.auto()  # its initializer has returned, and the core knows it
+    LEAVING = enum.auto()  # it has been told to, and has done what it was given
+    DEAD = enum.auto()  # for certain; its tasks wait to be recovered
 
 
 @dataclass(eq=False)
@@ -34,8 +45,8 @@ class WorkerProcess:
     start_by: float  # when it has to be ready, monotonic seconds
     pid: int = 0
     pidfd: int = -1
-    ready: bool = False
-    dead: bool = False
+    stage: Stage = Stage.ASKED
+    ready: bool = False  # has reached that stage
     orphan: bool = False  # its template is gone, and with it the exit code
     leave_by: float = NEVER  # when it is killed that does not leave, monotonic seconds
     exitcode: int | None = None
@@ -43,6 +54,15 @@ class WorkerProcess:
     why: str | None = None  # we end it: the key under which its exit is counted
     steps: list[tuple[float, int]] = field(default_factory=list)  # (when, signal), sorted
     group: bool = False  # leads a process group, which is killed with it
+
+    def enter(self, stage: Stage) -> None:
+        self.stage = stage
+        if stage is Stage.READY:
+            self.ready = True
+
+    @property
+    def dead(self) -> bool:
+        return self.stage is Stage.DEAD
 
     def send(self, signum: int) -> None:
         if self.dead or not self.pid:

@@ -5,8 +5,8 @@ from __future__ import annotations
 import json
 from collections.abc import Callable
 
-from celery_pool.cli.failures import Failure
-from celery_pool.cli.output import Channel
+from .failures import Failure
+from .output import Sink
 
 WINDOW = 1 << 14  # outcomes after the first missing one that are kept back, and in flight, at most
 MEMORY = 1 << 25  # bytes kept back or unwritten beyond which nothing more is submitted
@@ -14,13 +14,13 @@ MEMORY = 1 << 25  # bytes kept back or unwritten beyond which nothing more is su
 _to_json = json.JSONEncoder().encode
 
 
-class Delivery:
+class Lines:
     """Takes each outcome once, and writes its line as soon as it is there."""
 
     def __init__(
         self,
-        output: Channel,
-        errors: Channel,
+        output: Sink,
+        errors: Sink,
         on_failure: Callable[[Failure], None],
         *,
         envelope: bool,
@@ -67,13 +67,13 @@ class Delivery:
             self._output.put(line)
 
 
-class OrderedDelivery(Delivery):
+class OrderedLines(Lines):
     """Writes the lines in the order of the input, and keeps back those that came too early."""
 
     def __init__(
         self,
-        output: Channel,
-        errors: Channel,
+        output: Sink,
+        errors: Sink,
         on_failure: Callable[[Failure], None],
         *,
         envelope: bool,

@@ -12,7 +12,7 @@ import os
 import sys
 from typing import Any, NoReturn
 
-from celery_pool.cli import function
+from . import function
 
 _function: function.Function = repr  # replaced by start()
 
