@@ -10,7 +10,7 @@ DURATION ?= 300
 CC ?= cc
 
 BIN := $(VENV)/bin
-SOURCES := setup.py pyproject.toml $(wildcard src/_poolcore.pyx src/_poolcore/*.h src/_poolcore/*.pxi)
+SOURCES := setup.py pyproject.toml $(wildcard src/_poolcore.pyx src/_poolcore/*.h src/_poolcore/*.pxi) src/celery_pool/_poolcore.pxd
 PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check
 SANITIZERS := address,undefined
 

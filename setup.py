@@ -86,7 +86,8 @@ setup(
         Extension(
             "celery_pool._poolcore",
             ["src/_poolcore.pyx"],
-            depends=sorted(glob("src/_poolcore/*.h") + glob("src/_poolcore/*.pxi")),
+            depends=sorted(glob("src/_poolcore/*.h") + glob("src/_poolcore/*.pxi"))
+            + ["src/celery_pool/_poolcore.pxd"],
             include_dirs=["src"],
             define_macros=macros,
             extra_compile_args=cflags,

@@ -18,7 +18,6 @@ from celery_pool import foreign as _foreign
 from celery_pool.wire import functions as _functions
 from celery_pool.wire import remote as _remote
 
-include "_poolcore/externs.pxi"
 include "_poolcore/debug.pxi"
 include "_poolcore/forks.pxi"
 include "_poolcore/plain.pxi"

@@ -3,45 +3,10 @@
 # gives the extent back when it is done with it; it is then used again, since fresh
 # pages cost several times what the copy does.
 
-cdef enum:
-    SIZE_CLASSES = 4 * 36           # four an octave, from a page to the whole arena
-    KEPT_BYTES = 512 << 20          # at most, in extents that are not in use
-    KEPT_NS = 2000000000            # and for so long
-    MAPPED_EXTENTS = 1024           # at most; the others are reached by pwrite
-    ALIGNMENT = 64                  # of buffers within an extent
-
-cdef struct Extent:
-    uint64_t offset         # in the segment, for ever
-    uint64_t capacity       # in bytes, for ever
-    uint64_t touched        # bytes from its start that have pages
-    uint64_t freed_at       # CLOCK_MONOTONIC ns
-    uint8_t *address        # where we have mapped it, or NULL
-    void *lent_to           # the reader that may look at it, or NULL
-    uint32_t number         # its index
-    bint held               # by a Parcel
-    Extent *below           # in the stack of free ones of its size
-    Extent *newer           # among the free ones that have pages
-    Extent *older
-
-
 @cython.final
 cdef class Arena:
     """The extents of one segment, handed out by its writer; each keeps its number
     and its place for ever."""
-    cdef int fd                     # -1: the segment is gone
-    cdef unsigned fork_generation
-    cdef uint64_t next              # place of the next new extent
-    cdef Extent **extents           # by number
-    cdef uint32_t count
-    cdef uint32_t room
-    cdef uint32_t mapped            # extents that are
-    cdef readonly uint64_t kept     # bytes of pages in free extents
-    cdef Extent *free[SIZE_CLASSES] # stacks: the last one freed is the warmest
-    cdef Extent *newest
-    cdef Extent *oldest
-    cdef void *owner
-    cdef void (*on_kept)(void *owner) noexcept      # pages are kept from now on
-    cdef void (*look_back)(void *owner) noexcept    # hears now what has been given back
 
     def __cinit__(self, int fd, uint64_t start):
         self.fd = fd
@@ -63,9 +28,6 @@ cdef class Arena:
 cdef class Parcel:
     """A payload in an extent of ours; the extent stays until this is dropped and
     its reader, if it has one, has given it back."""
-    cdef Arena arena
-    cdef Extent *extent
-    cdef cp_parcel wire             # what the frame says
 
     def __dealloc__(self):
         if self.extent != NULL and self.arena.fork_generation == fork_generation:

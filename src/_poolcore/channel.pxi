@@ -1,51 +1,10 @@
 # The parent's end of one worker: its segment, its rings, and the journal, the
 # private record of what the worker was given. Nothing here trusts the segment.
 
-cdef struct Entry:
-    PyObject *job           # owned; NULL: taken back meanwhile, and so is the reference
-    uint64_t position       # of its frame in the submission ring
-
-
 @cython.final
 @cython.no_gc_clear      # what has been delivered knows it until the end
 cdef class Channel:
     """One worker as the parent sees it. Made by the supervisor, once a worker's life."""
-    cdef object __weakref__
-    cdef cp_header *header
-    cdef cp_producer submission
-    cdef cp_consumer completion
-    cdef cp_ringer ringer           # wakes the worker
-    cdef Entry *journal
-    cdef uint64_t journal_head
-    cdef uint64_t journal_tail
-    cdef uint64_t journal_mask
-    cdef uint32_t *known            # fid last defined for each place of the worker's table
-    cdef uint64_t longest           # payload that still goes through the ring
-    cdef uint64_t size              # of the mapping
-    cdef PeerArena results
-    cdef void *core                 # while it is attached
-    cdef uint32_t *owed             # extents of the worker's that the ring had no room to give back
-    cdef uint32_t owed_count
-    cdef uint32_t owed_room
-    cdef unsigned fork_generation
-    cdef uint32_t load              # jobs in the journal
-    cdef uint64_t given             # tasks pushed in its life
-    cdef uint64_t most              # tasks it may be given; then it leaves
-    cdef uint64_t nearly            # given so many: its successor is started
-    cdef readonly bint leaving      # it has been told to leave
-    cdef uint64_t unclaimed         # tid that was its next, unclaimed, at the last look; 0: none
-    cdef uint64_t soft_next         # when the soft limit of its task is signalled again
-    cdef readonly bint open         # takes tasks
-    cdef readonly bint spare        # could take tasks, but there are workers enough
-    cdef readonly uint64_t done     # tasks that it has ended
-    cdef public str stack           # of the task that a time limit has ended
-    cdef bint unpublished           # frames were pushed since the last publish
-    cdef readonly int segment_fd
-    cdef int bell[2]
-    cdef public long pid            # 0 until the template has told
-    cdef readonly bint greeted      # its initializer has returned
-    cdef object start_failure       # or has not: what remote.dump_error made of why, or its Delivery
-    cdef readonly bint corrupt      # it wrote what no worker of ours writes
 
     def __cinit__(self, uint64_t ring_size, max_tasks=None):
         self.segment_fd = self.bell[0] = self.bell[1] = -1

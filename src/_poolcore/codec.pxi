@@ -18,22 +18,10 @@ cdef enum:
     LARGE_BYTES = 1 << 17
     LOOKED_AT = 32          # items of a container, before it is pickled
 
-cdef enum Shape:
-    PLAIN           # small, and without buffers
-    ANY
-    LARGE           # has large bytes
-
-
 @cython.final
 cdef class Codec:
     """How arguments and results are pickled. One a process and pool; `pickler` is
     anything with the functions `dumps` and `loads` of the module pickle."""
-    cdef object dumps
-    cdef object loads
-    cdef bint plain             # it is the module pickle
-    cdef bint keeps_nothing     # `loads` is pickle's: no view of what it has read is left
-    cdef uint64_t longest       # pickle that goes through a ring
-    cdef uint64_t threshold     # bytes from which a buffer leaves the pickle for an arena
 
     def __cinit__(self, pickler, uint64_t longest, uint64_t threshold):
         self.dumps = pickler.dumps
@@ -44,25 +32,10 @@ cdef class Codec:
         self.threshold = threshold
 
 
-cdef struct Piece:
-    const uint8_t *data
-    uint64_t length
-    uint64_t at             # in the extent
-
-cdef struct Buffers:
-    Py_buffer *items
-    uint32_t count
-    uint32_t room
-    uint64_t length         # bytes of all
-
-
 @cython.final
 cdef class Gather:
     """What pickling gives: the buffers outside of the stream and, if its pieces are
     not to be copied before they are in place, the stream."""
-    cdef uint64_t threshold
-    cdef Buffers outside
-    cdef Buffers stream
 
     def __dealloc__(self):
         release_buffers(&self.outside)

@@ -5,19 +5,6 @@
 # code) the state is whole; critical sections allocate nothing that the cycle
 # collector tracks and drop no reference to the user's objects.
 
-cpdef enum PoolState:
-    IDLE
-    STARTING
-    RUNNING
-    CLOSED          # no new tasks
-    TERMINATED
-    BROKEN          # past its restart budget
-
-cpdef enum CallbacksIn:
-    ANY_THREAD
-    REAPER_ONLY
-    CALLER_ONLY
-
 cdef enum:
     INLINE_REAP = 128       # submissions between two reaps by apply_async itself
     BUSY_FOREGROUND = 64    # reaped by callers within a tick: the reaper stays away
@@ -28,10 +15,6 @@ cdef enum:
 cdef class Table:
     """The workers' channels; replaced, never changed, so that a thread that
     waits without the GIL keeps the rings it looks at mapped."""
-    cdef list channels
-    cdef PyObject **items       # borrowed from channels
-    cdef cp_consumer **rings
-    cdef uint32_t count
 
     def __cinit__(self, list channels):
         cdef uint32_t i
@@ -53,102 +36,6 @@ cdef class Table:
 @cython.final
 @cython.no_gc_clear      # payloads know it until the end
 cdef class Core:
-    cdef object __weakref__
-    cdef unsigned fork_generation
-    cdef public int state
-    cdef public object logger
-
-    # counters
-    cdef uint64_t limit             # most in flight
-    cdef uint64_t max_bytes         # most of pickled arguments in flight
-    cdef readonly uint64_t bytes_in_flight
-    cdef readonly uint64_t in_flight        # submitted and not collected
-    cdef readonly uint64_t waiting_callbacks  # collected, callbacks not returned
-    cdef readonly uint64_t submitted
-    cdef readonly uint64_t collected
-    cdef readonly uint64_t reaped           # collected and callbacks returned
-    cdef readonly uint64_t succeeded
-    cdef readonly uint64_t failed           # with an exception, lost ones included
-    cdef readonly uint64_t lost
-    cdef readonly uint64_t cancelled
-    cdef readonly uint64_t expired
-    cdef readonly uint64_t callback_errors
-    cdef uint64_t last_number       # tid
-    cdef uint32_t since_reap
-
-    # time limits
-    cdef Limits limits              # of tasks that do not say otherwise
-    cdef uint64_t limited           # jobs in flight with a soft or hard limit
-    cdef uint64_t shortest          # limit among them, ns
-    cdef uint64_t next_check        # when the supervisor looks next, CLOCK_MONOTONIC ns
-    cdef list expiring              # heap of (when, number, job)
-    cdef readonly list condemned    # (channel, signal): for the supervisor to kill
-    cdef readonly object broken     # why the pool is BROKEN
-    cdef bint imbalanced            # a worker is idle while tasks wait at another
-    cdef int64_t look_after         # ns until a leader to whom nothing happens looks by itself
-    cdef bint watch_first           # the supervisor wants to know when work begins
-
-    # jobs
-    cdef Jobs backlog
-    cdef PyObject *lately[PREFETCH_AHEAD]   # appended to it, in turn; perhaps gone
-    cdef uint64_t backlog_appended
-    cdef Jobs undelivered
-    cdef Jobs grave                 # finished in collect; references to be dropped
-    cdef dict functions             # id(target) -> Function
-    cdef object last_target
-    cdef Function last_function
-    cdef uint32_t last_fid
-    cdef dict foreign_jobs          # tid -> job, of what add() put in the queue
-    cdef object poller              # of those that cannot notify
-
-    # workers
-    cdef public uint32_t processes  # most that are given tasks
-    cdef Table table
-    cdef cp_control *control
-    cdef readonly int segment_fd
-    cdef Codec codec
-    cdef Arena arguments
-    cdef readonly uint64_t ring_size
-    cdef bint copies                # results do not live in shared memory
-    cdef bint keeping               # the supervisor knows that memory is kept
-    cdef int bell[2]                # workers ring it
-    cdef int reaper_bell[2]         # we ring it
-    cdef int loop_bell[2]           # the same, for an event loop
-    cdef int loop_fd                # readable while `bell` or `loop_bell` is rung; -1: never asked for
-    cdef public int supervisor_bell # rung when a worker needs looking after; -1: nobody listens
-
-    # dispatch
-    cdef unsigned long dispatcher   # thread that runs callbacks, 0: none
-    cdef AsyncResult delivering     # by an overridden on_return
-    cdef object interrupt           # SystemExit or KeyboardInterrupt from a callback
-    cdef int callbacks_in
-    cdef bint overridden            # the facade has its own on_return or on_ready
-    cdef object keeper              # the facade, while anything is pending
-
-    # waiting
-    cdef Waiter *waiters
-    cdef Waiter *leader
-    cdef Waiter *reaper             # while the reaper thread waits
-    cdef bint reaper_stop
-    cdef bint reaper_sleeps         # on the doorbells, without a time limit
-    cdef uint32_t quiet_looks       # of the reaper, with nothing in flight
-    cdef bint reaper_polls          # it sleeps on the doorbells
-    cdef uint64_t epoch             # of the last park
-    cdef cp_patience patience
-    cdef cp_patience reaper_patience
-    cdef cp_word kick               # raised when the leader shall look again
-    cdef cp_word inside             # callers inside a wait
-    cdef cp_word gathered           # collected by callers
-    cdef cp_word reaper_due         # the reaper has something to do
-    cdef uint64_t gathered_seen     # by the reaper
-
-    # an event loop that waits at loop_fd (eventloop.pxi)
-    cdef Waiter *loop               # NULL: there is none
-    cdef bint loop_listens          # it is not looking by itself just now
-    cdef bint loop_rung             # loop_bell is
-    cdef uint64_t loop_seen         # collected when it last looked
-    cdef uint64_t lookout_at        # when the reaper looks by the clock, CLOCK_MONOTONIC ns; 0: at once
-
     def __cinit__(self, limit, int callbacks_in, bint overridden, logger, uint64_t last_tid,
                   uint64_t ring_size=CP_RING_DEFAULT, pickler=pickle, uint64_t threshold=UNLIMITED,
                   bint copies=False):

@@ -3,8 +3,6 @@
 
 cdef class TaskPoolBase:
     """Compiled part of :class:`celery_pool.TaskPool`."""
-    cdef object __weakref__
-    cdef Core core
 
     @property
     def _core(self):

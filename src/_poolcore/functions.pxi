@@ -9,9 +9,7 @@ cdef object _BuiltinFunctionType = BuiltinFunctionType
 
 @cython.final
 cdef class Function:
-    cdef object target      # strong: the cache goes by its address
-    cdef bytes pickled
-    cdef uint32_t fid       # not 0, never used twice
+    pass
 
 
 cdef Function function_for(Core core, object target):

@@ -6,34 +6,6 @@ from signal import SIGTERM, valid_signals
 
 cdef object _mp_async_result = multiprocessing.pool.AsyncResult
 
-cdef enum JobState:
-    PENDING         # in the backlog or at a worker
-    COLLECTED       # outcome here, callbacks waiting for dispatch
-    DELIVERING      # its callbacks run
-    FINISHED
-
-cdef enum JobOutcome:
-    NO_OUTCOME
-    RAW_RESULT      # payload: pickled result, or None for None
-    RAW_ERROR       # payload: what remote.dump_error made
-    REASON          # payload: (exception class, arguments)
-    NO_MEMORY       # the outcome found no room in the parent
-    EXPIRED         # claimed too late, never called
-    FOREIGN         # payload: a finished foreign result
-    VALUE           # payload: the result itself
-    EXCEPTION       # payload: the exception itself
-
-cdef enum JobMark:
-    ACK_DUE = 1     # on_acknowledge has to be called
-    QUEUED = 2      # stands in the undelivered queue
-    DECODING = 4    # some thread is at it
-    IS_FOREIGN = 8  # made by add()
-    RETURNED = 16   # on_return has been called for it
-    BACKLOGGED = 32 # stands in the backlog
-    DOOMED = 64     # killed by us; payload: the reason
-    INTERRUPTED = 128   # a KeyboardInterrupt came while its outcome was unpickled
-
-
 @cython.final
 @cython.freelist(512)
 cdef class AsyncResult:
@@ -44,27 +16,6 @@ cdef class AsyncResult:
     returned, except inside a callback. Any thread may use it; a forked child
     may not.
     """
-    cdef object __weakref__
-    cdef Core core
-    cdef PyObject *next         # in the undelivered queue or the backlog
-    cdef PyObject *prev
-    cdef PyObject *ahead        # some places later in the backlog, perhaps gone: to prefetch
-    cdef object callbacks       # None, a callable, or a tuple of callables
-    cdef object errbacks        # the same
-    cdef object acknowledge     # on_acknowledge, an Acceptance or None; of a foreign job: its tid
-    cdef object own_meta        # None until somebody asks
-    cdef object payload         # pickled arguments: bytes or a Parcel; later the outcome: bytes or a Delivery
-    cdef Function function      # None: the target is in the payload
-    cdef Channel channel        # the worker that has the task; None in the backlog
-    cdef Limits limits          # None: no time limit
-    cdef uint64_t number        # the tid
-    cdef uint64_t position      # of the frame in the channel's submission ring
-    cdef uint64_t accepted      # when a worker claimed the task, if somebody wants to know
-    cdef int pid                # of the worker that ended it, 0: none
-    cdef uint16_t flags         # of the frame
-    cdef uint8_t marks
-    cdef uint8_t state
-    cdef uint8_t outcome
 
     def __init__(self):
         raise TypeError("AsyncResult is made by apply_async")
@@ -149,16 +100,11 @@ cdef class AsyncResult:
 @cython.final
 cdef class Limits:
     """Time limits of a task in ns; 0: none."""
-    cdef readonly uint64_t soft
-    cdef readonly uint64_t hard
-    cdef readonly uint64_t expires  # CLOCK_MONOTONIC
 
 
 @cython.final
 cdef class Acceptance:
     """What is called when a worker has claimed the task, if it is more than on_acknowledge."""
-    cdef object acknowledge     # on_acknowledge() or None
-    cdef object accept          # accept_callback(pid, time_accepted)
 
 
 cdef object _mp_timeout_error = multiprocessing.TimeoutError

@@ -1,15 +1,5 @@
 # Queues of jobs, linked through the jobs themselves; each holds a reference.
 
-cdef struct Jobs:
-    PyObject *first
-    PyObject *last
-    uint64_t count
-
-
-cdef enum:
-    PREFETCH_AHEAD = 8      # places; memory takes as long as some of them
-
-
 cdef inline void prefetch_job(PyObject *job) noexcept:
     """With a million in flight a job has long left the caches when its turn comes."""
     if job != NULL:

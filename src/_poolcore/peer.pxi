@@ -3,34 +3,9 @@
 # Mappings are kept a while: their extents are used again, and filling page tables
 # takes half as long as the copy.
 
-cdef enum:
-    WINDOWS = 64                    # mappings kept that nobody looks at
-    VIEW_FROM = 1 << 20             # payloads with buffers; shorter ones are copied out
-    READ_BELOW = 1 << 18            # where a mapping costs more than reading
-    LOST_TO_CHILDREN = 64 << 20     # in extents; a process that forks so often copies from then on
-
-cdef struct Window:
-    uint64_t offset
-    uint64_t capacity
-    uint8_t *address
-    uint64_t left_at        # CLOCK_MONOTONIC ns
-
-
 @cython.final
 cdef class PeerArena:
     """The reader's view of the extents that the peer writes."""
-    cdef int fd
-    cdef bint own_fd                # ours to close
-    cdef bint copies                # nothing lives on the mapping
-    cdef unsigned fork_generation
-    cdef uint64_t start             # of the arena in the segment
-    cdef uint32_t unopened          # deliveries that will need the descriptor
-    cdef Window windows[WINDOWS]    # oldest first
-    cdef uint32_t count
-    cdef uint64_t kept              # bytes that they map
-    cdef void *owner                # the Channel or WorkerEnd; NULL: it is gone
-    cdef void (*give_back)(void *owner, uint32_t number) noexcept
-    cdef void (*on_kept)(void *owner) noexcept
 
     def __cinit__(self, int fd, uint64_t start):
         self.fd = fd
@@ -47,12 +22,6 @@ cdef class PeerArena:
 @cython.freelist(64)
 cdef class Delivery:
     """One payload in an extent of the peer's."""
-    cdef PeerArena peer
-    cdef cp_parcel wire
-    cdef uint64_t capacity          # of the extent
-    cdef uint8_t *data              # NULL until somebody looks
-    cdef uint8_t *address           # where it is mapped, or NULL
-    cdef uint64_t forks             # forks that had begun then
 
     def __dealloc__(self):
         if self.peer is not None:
@@ -63,9 +32,6 @@ cdef class Delivery:
 @cython.no_gc
 cdef class SharedBuffer:
     """What holds the memory of an array that lives in shared memory."""
-    cdef Delivery delivery
-    cdef uint8_t *data
-    cdef uint64_t length
 
     def __getbuffer__(self, Py_buffer *view, int flags):
         PyBuffer_FillInfo(view, self, self.data, <Py_ssize_t> self.length, 0, flags)

@@ -5,26 +5,6 @@
 cdef enum:
     PLAIN_BYTES = 512       # longest pickle written here
 
-cdef enum PickleOpcode:     # see CPython's pickletools
-    OP_MARK = 0x28
-    OP_EMPTY_TUPLE = 0x29
-    OP_STOP = 0x2e
-    OP_BINBYTES = 0x42
-    OP_SHORT_BINBYTES = 0x43
-    OP_BINFLOAT = 0x47
-    OP_BININT = 0x4a
-    OP_BININT1 = 0x4b
-    OP_NONE = 0x4e
-    OP_BINUNICODE = 0x58
-    OP_TUPLE = 0x74
-    OP_PROTO = 0x80
-    OP_TUPLE1 = 0x85
-    OP_TRUE = 0x88
-    OP_FALSE = 0x89
-    OP_LONG1 = 0x8a
-    OP_SHORT_BINUNICODE = 0x8c
-
-
 cdef bytes plain_pickle(object value):
     """The pickle of a number, string, bytes, None or a tuple of these; None if it is
     anything else, or long."""

@@ -154,9 +154,6 @@ cdef int wait_for_slot(Core core, uint64_t size, Options options) except -1:
 @cython.final
 cdef class Options:
     """What apply_async may be asked for besides."""
-    cdef Limits limits          # instead of the pool's
-    cdef object accept          # accept_callback or None
-    cdef int64_t slot_deadline  # see deadline_after; 0: do not wait for a slot
 
 
 cdef Options options_of(Core core, object soft_timeout, object timeout, object expires,

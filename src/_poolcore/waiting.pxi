@@ -7,28 +7,6 @@
 # keeps away while callers are busy. An event loop of the user's may lead in its
 # stead (eventloop.pxi).
 
-cdef enum WaitKind:
-    WAIT_SLOT           # room below the limit
-    WAIT_REAPED         # `reaped` has passed the target
-    WAIT_COLLECTED      # `collected` has (inside a callback)
-    WAIT_JOB            # a job is ready, or its callbacks are ours to run
-    WAIT_DECODED        # another thread has decoded a job's outcome
-    WAIT_DRAINED        # nothing pending
-    WAIT_DISPATCHER     # nobody runs callbacks
-    WAIT_REAPER         # the reaper has something to dispatch, or shall end
-    WAIT_LOOP           # an event loop: something was collected since it looked
-
-cdef struct Waiter:
-    WaitKind kind
-    bint inside_dispatch
-    bint woken
-    PyObject *job           # borrowed
-    unsigned long thread
-    uint64_t target         # a count; of WAIT_SLOT: bytes of the arguments
-    PyThread_type_lock lock # of a follower, while it sleeps
-    Waiter *next
-    Waiter *prev
-
 cdef enum:
     TICK_NS = 1000000           # how often a reaper that keeps away looks
     QUIET_TICKS = 20            # then it sleeps until a caller leaves

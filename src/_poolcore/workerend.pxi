@@ -4,24 +4,6 @@
 @cython.no_gc_clear      # what has been delivered knows it until the end
 cdef class WorkerEnd:
     """A worker's ends of its two rings; used by celery_pool/worker.py in the child."""
-    cdef cp_control *control
-    cdef cp_header *header
-    cdef cp_consumer submission
-    cdef cp_producer completion
-    cdef cp_ringer parent
-    cdef cp_patience patience
-    cdef Codec codec
-    cdef Arena results
-    cdef PeerArena arguments
-    cdef list owed                  # extents that the ring had no room to give back
-    cdef uint64_t size
-    cdef uint64_t epoch             # of our last park
-    cdef uint64_t heard             # submission frames before this: what they give back is known
-    cdef bint skipped               # revoked frames since room was last given back
-    cdef int bell
-    cdef unsigned fork_generation
-    cdef cp_frame *current          # task whose target is being called, else NULL
-    cdef list functions             # by fid modulo: (fid, pickled, callable or None)
 
     def __cinit__(self, int pool_fd, int parent_bell, int segment_fd, int bell,
                   uint64_t spin_ns, uint32_t yields, pickler=pickle, uint64_t threshold=UNLIMITED,
