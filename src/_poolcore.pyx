@@ -2,8 +2,9 @@
 # cython: boundscheck=False, wraparound=False, cdivision=True, auto_pickle=False
 """The compiled core: rings, claim words, limit check, reap loop, worker loop.
 
-Topics have files of their own in src/_poolcore/; the C headers there hold the
-shared-memory protocol (layout.h says what lies where).
+Fields and structs stand in celery_pool/_poolcore.pxd; the verbs have files of their
+own in src/_poolcore/, one subject each: what follows is their table of contents. The
+C headers there hold the shared-memory protocol (layout.h says what lies where).
 """
 cimport cython
 
@@ -18,27 +19,46 @@ from celery_pool import foreign as _foreign
 from celery_pool.wire import functions as _functions
 from celery_pool.wire import remote as _remote
 
+# ---- ground ----
 include "_poolcore/debug.pxi"
 include "_poolcore/forks.pxi"
+include "_poolcore/os.pxi"
+include "_poolcore/clock.pxi"
+# ---- payloads: pickles, and what is too long for a ring ----
 include "_poolcore/plain.pxi"
 include "_poolcore/codec.pxi"
 include "_poolcore/arena.pxi"
 include "_poolcore/peer.pxi"
+include "_poolcore/parcels.pxi"
+# ---- one worker, as the parent sees it ----
 include "_poolcore/functions.pxi"
+include "_poolcore/journal.pxi"
 include "_poolcore/channel.pxi"
-include "_poolcore/job.pxi"
+# ---- jobs ----
 include "_poolcore/lists.pxi"
-include "_poolcore/core.pxi"
 include "_poolcore/backlog.pxi"
+include "_poolcore/job.pxi"
+include "_poolcore/joblife.pxi"
+# ---- verbs: what happens to every task ----
+include "_poolcore/state.pxi"
 include "_poolcore/submit.pxi"
+include "_poolcore/place.pxi"
 include "_poolcore/collect.pxi"
 include "_poolcore/dispatch.pxi"
 include "_poolcore/waiting.pxi"
+include "_poolcore/reaper.pxi"
 include "_poolcore/eventloop.pxi"
-include "_poolcore/recovery.pxi"
+# ---- verbs: what happens to some ----
+include "_poolcore/withdraw.pxi"
 include "_poolcore/balance.pxi"
 include "_poolcore/limits.pxi"
 include "_poolcore/kill.pxi"
+include "_poolcore/recovery.pxi"
+include "_poolcore/drain.pxi"
+include "_poolcore/lookup.pxi"
 include "_poolcore/foreign.pxi"
-include "_poolcore/facade.pxi"
+# ---- doors: what Python sees ----
+include "_poolcore/core.pxi"
+include "_poolcore/taskpool.pxi"
+# ---- the child ----
 include "_poolcore/workerend.pxi"

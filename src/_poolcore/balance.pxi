@@ -1,4 +1,4 @@
-# Taking tasks back from a busy worker, for an idle one or because it leaves.
+# Tasks that wait at a busy worker, or at one that gets no CPU, go to an idle one.
 
 cdef enum:
     LONG_NS = 50000             # a task that has run so long may run much longer
@@ -71,61 +71,3 @@ cdef void look_at_unclaimed(Core core) noexcept:
             take_back(core, channel, 0xffffffff)
             refill(core)
             channel.open = was_open
-
-
-cdef void take_back(Core core, Channel channel, uint32_t most) noexcept:
-    """The last `most` tasks of a worker that have not started go to the front of
-    the backlog."""
-    cdef uint64_t at = channel.journal_tail
-    cdef PyObject *found
-    cdef AsyncResult job
-    while most and at != channel.journal_head:
-        at -= 1
-        found = channel.journal[at & channel.journal_mask].job
-        if found == NULL:
-            continue
-        job = <AsyncResult> found
-        if job.state != PENDING or not withdraw(core, job):
-            break                       # this one runs; those before it are over
-        backlog_prepend(core, job)
-        most -= 1
-
-
-cdef int retire(Core core, Channel channel) except -1:
-    channel.open = channel.spare = False
-    take_back(core, channel, 0xffffffff)
-    channel_stop(channel)
-    open_spare(core)
-    refill(core)
-    notify(core)
-    return 0
-
-
-cdef tuple give_up_pending(Core core):
-    cdef Channel channel
-    cdef AsyncResult job
-    cdef PyObject *at
-    cdef uint64_t patience = cp_now() + 10 * TICK_NS
-    cdef list waiting = [], running = []
-    for channel in core.table.channels:
-        channel.open = channel.spare = False
-        take_back(core, channel, 0xffffffff)
-    for channel in core.table.channels:
-        while True:
-            collect(core, True)
-            job = journal_first(channel)
-            if job is None:
-                break
-            if job.marks & DOOMED or doom(core, job, (_errors.PoolTerminated, ("the pool was drained",))):
-                running.append(job_meta(job))
-                break
-            if cp_now() > patience:     # done, but not published: it is stopped right there
-                running.append(job_meta(job))
-                break
-    at = core.backlog.first
-    while at != NULL:
-        waiting.append(job_meta(<AsyncResult> at))
-        at = (<AsyncResult> at).next
-    for job in core.foreign_jobs.values():
-        running.append(job_meta(job))
-    return waiting, running

@@ -1,5 +1,5 @@
-# The parent's end of one worker: its segment, its rings, and the journal, the
-# private record of what the worker was given. Nothing here trusts the segment.
+# The parent's end of one worker: its segment and its rings. Nothing here trusts
+# the segment; what the worker was given stands in the journal.
 
 @cython.final
 @cython.no_gc_clear      # what has been delivered knows it until the end
@@ -94,28 +94,6 @@ cdef class Channel:
         return self.open and self.given >= self.nearly
 
 
-cdef int check_fd(int fd) except -1:
-    if fd < 0:
-        raise OSError(errno, os_strerror(errno))
-    return fd
-
-
-cdef void *map_segment(int fd, uint64_t size, int protection) except NULL:
-    cdef void *base = mmap(NULL, size, protection, MAP_SHARED, fd, 0)
-    if base == MAP_FAILED:
-        raise OSError(errno, os_strerror(errno))
-    return base
-
-
-cdef void close_fds(int fd, int *bell) noexcept:
-    if fd >= 0:
-        c_close(fd)
-    if bell[0] >= 0:
-        c_close(bell[0])
-        if bell[1] != bell[0]:
-            c_close(bell[1])
-
-
 cdef inline cp_frame *frame_of(AsyncResult job) noexcept:
     """The submission frame of a job that a channel holds."""
     return cp_ring_at(job.channel.submission.base, job.channel.submission.size, job.position)
@@ -135,10 +113,8 @@ cdef bint channel_push(Channel channel, AsyncResult job) noexcept:
     cdef const void *payload
     cdef uint64_t length
     cdef uint32_t place
-    if CP_UNLIKELY(channel.journal_tail - channel.journal_head > channel.journal_mask):
-        journal_first(channel)      # drops what was taken back at its head
-        if channel.journal_tail - channel.journal_head > channel.journal_mask:
-            return False
+    if journal_full(channel):
+        return False
     if function is not None:
         place = function.fid % CP_FUNCTIONS
         if channel.known[place] != function.fid:
@@ -171,13 +147,7 @@ cdef bint channel_push(Channel channel, AsyncResult job) noexcept:
     cp_poke(&frame.start, job.limits.expires if job.limits is not None else 0)
     job.channel = channel
     job.position = channel.submission.tail - frame.size
-    cdef Entry *entry = &channel.journal[channel.journal_tail & channel.journal_mask]
-    Py_INCREF(job)
-    entry.job = <PyObject *> job
-    entry.position = job.position
-    channel.journal_tail += 1
-    channel.load += 1
-    channel.given += 1
+    journal_push(channel, job)
     return True
 
 
@@ -261,14 +231,3 @@ cdef void pay_owed(Channel channel) noexcept:
 cdef void channel_keeps(void *owner) noexcept:
     if (<Channel> owner).core != NULL:
         core_keeps((<Channel> owner).core)
-
-
-cdef inline AsyncResult journal_first(Channel channel):
-    """The job whose completion comes next; None if the worker owes none."""
-    cdef PyObject *job
-    while channel.journal_head != channel.journal_tail:
-        job = channel.journal[channel.journal_head & channel.journal_mask].job
-        if job != NULL:
-            return <AsyncResult> job
-        channel.journal_head += 1
-    return None

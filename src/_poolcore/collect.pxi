@@ -3,7 +3,7 @@
 
 cdef uint64_t collect(Core core, bint foreground) noexcept:
     """How many were collected. `foreground`: by a caller, not by the reaper."""
-    cdef uint64_t before = core.collected
+    cdef uint64_t before = core.collected, gathered
     cdef Table table = core.table
     cdef uint32_t i
     for i in range(table.count):
@@ -18,10 +18,10 @@ cdef uint64_t collect(Core core, bint foreground) noexcept:
         core.quiet_looks = 0
     if foreground:
         cp_bump(&core.gathered, core.collected - before)
-    before = core.collected - before
+    gathered = core.collected - before
     if core.grave.first != NULL:
-        bury(core)
-    return before
+        bury(core)                      # may run destructors, and those may collect
+    return gathered
 
 
 cdef void collect_channel(Core core, Channel channel) noexcept:
@@ -86,18 +86,6 @@ cdef bint take_start_failure(Channel channel, cp_frame *frame, const uint8_t *pa
     return True
 
 
-cdef bint parcel_of(Channel channel, cp_frame *frame, const uint8_t *payload, cp_parcel *wire) noexcept:
-    """What the frame says of a long payload. False: garbage."""
-    if frame.length != sizeof(cp_parcel):
-        return False
-    memcpy(wire, payload, sizeof(cp_parcel))
-    return parcel_is_sound(channel.results, wire)
-
-
-cdef bytes copied(const uint8_t *payload, uint64_t length):
-    return PyBytes_FromStringAndSize(<const char *> payload, <Py_ssize_t> length)
-
-
 cdef bint take_acknowledgement(Core core, AsyncResult job, uint64_t accepted) noexcept:
     if job.state != PENDING:            # on_return was called for it meanwhile
         return True
@@ -116,7 +104,7 @@ cdef bint take_outcome(Core core, Channel channel, AsyncResult job, cp_frame *fr
     if frame.kind == CP_ERROR and not frame.length:
         return False
     journal_pop(channel)
-    prefetch_job(channel.journal[(channel.journal_head + 4) & channel.journal_mask].job)
+    journal_prefetch(channel)
     channel.done += 1
     if job.state == PENDING:
         if frame.kind == CP_EXPIRED:
@@ -141,101 +129,3 @@ cdef bint take_outcome(Core core, Channel channel, AsyncResult job, cp_frame *fr
         bury_later(core, job)
     Py_DECREF(job)                      # the journal's; a list of ours holds another
     return True
-
-
-cdef inline void journal_pop(Channel channel) noexcept:
-    """Takes the first entry, whose reference is now the caller's."""
-    channel.journal_head += 1
-    channel.load -= 1
-
-
-cdef inline void job_claimed(Core core, AsyncResult job, uint64_t accepted) noexcept:
-    """A worker has claimed the task; on_acknowledge is due if it was asked for."""
-    if job.flags & CP_WANT_ACK:
-        job.flags &= ~<uint16_t> CP_WANT_ACK
-        job.marks |= ACK_DUE
-        job.pid = <int> job.channel.pid
-        job.accepted = accepted
-
-
-cdef void drop_arguments(Core core, AsyncResult job) noexcept:
-    """The pickled arguments are needed no more, unless a worker still looks at them."""
-    if job.payload is None or job.marks & (IS_FOREIGN | DOOMED):
-        return
-    core.bytes_in_flight -= payload_bytes(job.payload)
-    job.flags &= ~<uint16_t> CP_IN_ARENA
-    job.payload = None
-
-
-cdef inline void parcel_unread(AsyncResult job) noexcept:
-    """The worker that was given the task has not looked at its arguments, and never will."""
-    if job.flags & CP_IN_ARENA:
-        (<Parcel> job.payload).extent.lent_to = NULL
-
-
-cdef void job_collected(Core core, AsyncResult job) noexcept:
-    """The outcome is here. The caller holds a reference."""
-    cdef bint success = job.outcome == RAW_RESULT or job.outcome == FOREIGN
-    core.in_flight -= 1
-    core.collected += 1
-    if job.limits is not None:
-        limits_end(core, job)
-    if success:
-        core.succeeded += 1
-    else:
-        core.failed += 1
-    # a result may fail yet, when it is unpickled
-    if (core.overridden or job.errbacks is not None and not (success and job.payload is None)
-            or success and job.callbacks is not None or job.marks & (ACK_DUE | IS_FOREIGN)):
-        job.state = COLLECTED
-        core.waiting_callbacks += 1
-        enqueue(core, job)
-    else:
-        job.state = FINISHED
-        core.reaped += 1
-        PyObject_GC_Track(<PyObject *> job)
-        bury_later(core, job)   # what it holds is let go when the state is whole
-
-
-cdef inline void enqueue(Core core, AsyncResult job) noexcept:
-    """Into the undelivered queue, if it is not there (with its acknowledgement)."""
-    if not job.marks & QUEUED:
-        job.marks |= QUEUED
-        jobs_append(&core.undelivered, job)
-
-
-cdef inline void bury_later(Core core, AsyncResult job) noexcept:
-    if not job.marks & QUEUED:
-        jobs_append(&core.grave, job)
-
-
-cdef void bury(Core core) noexcept:
-    """Lets go of what finished in collect, now that the state is whole: this may
-    run destructors of the user's objects."""
-    cdef AsyncResult job
-    while core.grave.first != NULL:
-        job = <AsyncResult> core.grave.first
-        jobs_remove(&core.grave, job)
-        forget(job)
-    let_keeper_go(core)
-
-
-cdef inline void job_finished(Core core, AsyncResult job) noexcept:
-    """Its callbacks have returned. May run destructors of the user's objects."""
-    job.state = FINISHED
-    core.reaped += 1
-    PyObject_GC_Track(<PyObject *> job)
-    forget(job)
-
-
-cdef inline void forget(AsyncResult job) noexcept:
-    """What a finished job needs no more."""
-    job.callbacks = None
-    job.errbacks = None
-    job.acknowledge = None
-    job.function = None
-
-
-cdef inline void let_keeper_go(Core core) noexcept:
-    if core.in_flight + core.waiting_callbacks == 0:
-        core.keeper = None

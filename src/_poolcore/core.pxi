@@ -1,37 +1,9 @@
-# The state of one pool in the parent, and what Python may ask of it. The verbs
-# live in files of their own: submit, collect, dispatch, waiting, recovery.
+# The core of one pool in the parent: its making and its end, and what Python may ask
+# of it. Its fields stand in _poolcore.pxd, the verbs in files of their own.
 #
 # The GIL is the lock. Between two points where it may be given up (a park, user
 # code) the state is whole; critical sections allocate nothing that the cycle
 # collector tracks and drop no reference to the user's objects.
-
-cdef enum:
-    INLINE_REAP = 128       # submissions between two reaps by apply_async itself
-    BUSY_FOREGROUND = 64    # reaped by callers within a tick: the reaper stays away
-
-
-@cython.final
-@cython.no_gc_clear      # the core looks at it when it goes
-cdef class Table:
-    """The workers' channels; replaced, never changed, so that a thread that
-    waits without the GIL keeps the rings it looks at mapped."""
-
-    def __cinit__(self, list channels):
-        cdef uint32_t i
-        self.channels = channels
-        self.count = <uint32_t> len(channels)
-        self.items = <PyObject **> PyMem_Malloc((self.count + 1) * sizeof(void *))
-        self.rings = <cp_consumer **> PyMem_Malloc((self.count + 1) * sizeof(void *))
-        if self.items == NULL or self.rings == NULL:
-            raise MemoryError()
-        for i in range(self.count):
-            self.items[i] = <PyObject *> channels[i]
-            self.rings[i] = &(<Channel> channels[i]).completion
-
-    def __dealloc__(self):
-        PyMem_Free(self.items)
-        PyMem_Free(self.rings)
-
 
 @cython.final
 @cython.no_gc_clear      # payloads know it until the end
@@ -343,54 +315,3 @@ cdef class Core:
     def stop_reaper(self):
         self.reaper_stop = True
         call_reaper(self)
-
-
-cdef void set_channels(Core core, list channels):
-    core.table = Table(channels)
-    # a leader in its sleep watches the old rings only
-    cp_publish(&core.kick, cp_peek(&core.kick) + 1)
-    cp_bell_ring(core.bell[1])
-    if core.loop != NULL:
-        cp_bell_ring(core.reaper_bell[1])   # a worker's first words may come while the loop is busy
-
-
-cdef object prune(Core core, uint64_t now):
-    cdef int64_t next_time = arena_prune(core.arguments, now)
-    cdef uint32_t i
-    for i in range(core.table.count):
-        next_time = sooner(next_time, peer_prune((<Channel> core.table.items[i]).results, now))
-    core.keeping = next_time >= 0
-    return next_time / 1e9 if core.keeping else None
-
-
-cdef void core_keeps(void *owner) noexcept:
-    cdef Core core = <Core> owner
-    if not core.keeping:
-        core.keeping = True
-        attention(core)
-
-
-cdef inline void attention(Core core) noexcept:
-    """Calls the supervisor."""
-    if core.supervisor_bell >= 0:
-        cp_bell_ring(core.supervisor_bell)
-
-
-cdef inline int check_process(Core core) except -1:
-    if CP_UNLIKELY(core.fork_generation != fork_generation):
-        raise _errors.WrongProcess("this pool belongs to the process that made it; a forked child cannot use it")
-    return 0
-
-
-cdef int check_running(Core core) except -1:
-    check_process(core)
-    if core.state == RUNNING:
-        return 0
-    if core.state == CLOSED:
-        raise _errors.PoolClosed("the pool is closed: it takes no new tasks")
-    if core.state == TERMINATED:
-        raise _errors.PoolTerminated("the pool was terminated")
-    if core.state == BROKEN:
-        reason, arguments = core.broken
-        raise reason(*arguments)
-    raise _errors.PoolNotRunning("the pool is not running: call run() first")

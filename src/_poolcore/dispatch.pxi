@@ -178,6 +178,10 @@ cdef list listed(object callbacks):
         return []
     return list(callbacks) if type(callbacks) is tuple else [callbacks]
 
-
-cdef object job_tid(AsyncResult job):
-    return job.acknowledge if job.marks & IS_FOREIGN else job.number
+cdef int reap_inline(Core core) except -1:
+    core.since_reap = 0
+    collect(core, True)
+    if core.callbacks_in != REAPER_ONLY:
+        dispatch(core, core.undelivered.count)
+    notify(core)
+    return 0

@@ -73,37 +73,3 @@ cdef void listen(Core core) noexcept:
     promote(core)
     if holds(core, core.loop):
         ring_loop(core)
-
-
-cdef void look_out(Core core, Waiter *w, int64_t timeout) noexcept:
-    """The reaper's wait while there is a loop: `timeout` ns at most (<0: without
-    limit), until the clock or somebody calls."""
-    cdef cp_any look
-    cdef uint64_t collected = core.collected
-    timeout = sooner(timeout, own_look(core, w))
-    core.lookout_at = UNLIMITED if timeout < 0 else cp_now() + <uint64_t> timeout
-    core.reaper_polls = True
-    with nogil:
-        cp_bell_wait(core.reaper_bell[0], -1, timeout)
-    core.reaper_polls = core.reaper_sleeps = False
-    cp_bell_drain(core.reaper_bell[0])
-    what_leader_awaits(core, core.table, &look)
-    if core.in_flight and not cp_any_pending(&look):
-        if core.collected == collected:
-            core.look_after = min(2 * core.look_after, LONGEST_LOOK_NS)
-        look_at_unclaimed(core)
-
-
-cdef void hurry_lookout(Core core) noexcept:
-    """Something has to be looked at sooner than the reaper knows."""
-    if core.lookout_at > cp_now() + 2 * <uint64_t> core.look_after:
-        core.lookout_at = 0
-        cp_bell_ring(core.reaper_bell[1])
-
-
-cdef bint somebody_starts(Table table) noexcept:
-    cdef uint32_t i
-    for i in range(table.count):
-        if not (<Channel> table.items[i]).greeted:
-            return True
-    return False

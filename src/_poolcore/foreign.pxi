@@ -56,15 +56,6 @@ cdef int check_unused(Core core, object tid, object result) except -1:
     return 0
 
 
-cdef inline uint64_t fresh_number(Core core):
-    """A tid that nobody has had; a foreign job may have been given one of ours."""
-    core.last_number += 1
-    if core.foreign_jobs:
-        while core.last_number in core.foreign_jobs:
-            core.last_number += 1
-    return core.last_number
-
-
 cdef int foreign_ended(Core core, object tid, AsyncResult job) except -1:
     if job is not None and core.foreign_jobs.get(tid) is job:  # else on_return was called for it meanwhile
         del core.foreign_jobs[tid]

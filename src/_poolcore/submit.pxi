@@ -1,5 +1,9 @@
 # apply_async: encode, wait for a slot, place the job.
 
+cdef enum:
+    INLINE_REAP = 128       # submissions between two reaps by apply_async itself
+
+
 cdef AsyncResult submit(Core core, object target, object args, object kwargs,
                         object callbacks, object errbacks, object acknowledge,
                         object meta, object keeper, Options options):
@@ -93,29 +97,6 @@ cdef AsyncResult submit_ended(Core core, object error, object callbacks, object 
     return job
 
 
-cdef inline AsyncResult new_job(Core core, object callbacks, object errbacks, object meta, object keeper):
-    cdef AsyncResult job = AsyncResult.__new__(AsyncResult)
-    # While in flight we hold it, so the cycle collector need not look: a million
-    # jobs in flight would cost twice as much each.
-    PyObject_GC_UnTrack(<PyObject *> job)
-    if CP_DEBUG:
-        debug_alive["jobs"] += 1
-    job.core = core
-    job.callbacks = callbacks
-    job.errbacks = errbacks
-    job.own_meta = meta
-    if core.in_flight + core.waiting_callbacks == 0:
-        core.keeper = keeper
-    core.in_flight += 1
-    core.submitted += 1
-    if CP_UNLIKELY(core.watch_first) and core.in_flight == 1:
-        attention(core)
-    if CP_UNLIKELY(core.reaper_sleeps):
-        core.reaper_sleeps = False
-        cp_bell_ring(core.reaper_bell[1])
-    return job
-
-
 cdef object checked_callables(object given, str name):
     """None, one callable, or a tuple of at least two."""
     if given is None:
@@ -176,100 +157,3 @@ cdef Acceptance acceptance(object acknowledge, object accept):
     both.acknowledge = acknowledge
     both.accept = accept
     return both
-
-
-cdef int reap_inline(Core core) except -1:
-    core.since_reap = 0
-    collect(core, True)
-    if core.callbacks_in != REAPER_ONLY:
-        dispatch(core, core.undelivered.count)
-    notify(core)
-    return 0
-
-
-cdef inline void place(Core core, AsyncResult job) noexcept:
-    """To the worker with the least to do, or to the backlog."""
-    cdef PyObject *found
-    if core.backlog.first == NULL:
-        found = least_loaded(core.table)
-        if found != NULL:
-            if channel_push(<Channel> found, job):
-                channel_publish(<Channel> found)
-                if CP_UNLIKELY((<Channel> found).given >= (<Channel> found).nearly):
-                    outgrown(core, <Channel> found)
-                return
-            if (<Channel> found).corrupt:
-                attention(core)
-            else:
-                channel_publish(<Channel> found)    # the function's frame may have had room
-    backlog_append(core, job)
-
-
-cdef inline PyObject *least_loaded(Table table) noexcept:
-    """Borrowed; NULL: no worker is ready. The first of equals, so that under
-    little load the same worker stays warm and the others asleep."""
-    cdef PyObject *best = NULL
-    cdef uint32_t least = 0xffffffff
-    cdef uint32_t i
-    cdef Channel channel
-    for i in range(table.count):
-        if (<Channel> table.items[i]).open and (<Channel> table.items[i]).load < least:
-            best = table.items[i]
-            least = (<Channel> best).load
-            if least == 0:
-                break
-    return best
-
-
-cdef void outgrown(Core core, Channel channel) noexcept:
-    """The worker has been given nearly all tasks of its life, or all."""
-    if channel.given >= channel.most:
-        channel_stop(channel)
-        open_spare(core)
-    attention(core)
-
-
-cdef void open_spare(Core core) noexcept:
-    """A worker has left the ranks: one that is ready takes its place."""
-    cdef Table table = core.table
-    cdef Channel channel, spare = None
-    cdef uint32_t i, open_now = 0
-    for i in range(table.count):
-        channel = <Channel> table.items[i]
-        open_now += channel.open
-        if channel.spare and spare is None:
-            spare = channel
-    if spare is not None and open_now < core.processes:
-        spare.spare = False
-        spare.open = True
-        core.imbalanced = True          # it may find something to take over
-        kick_leader(core)
-        if CP_UNLIKELY(spare.given >= spare.nearly):
-            attention(core)
-
-
-cdef void refill(Core core) noexcept:
-    """From the backlog to the rings, as far as there is room."""
-    cdef PyObject *found
-    cdef AsyncResult job
-    cdef uint32_t i
-    cdef bint any_pushed = False
-    while core.backlog.first != NULL:
-        found = least_loaded(core.table)
-        if found == NULL:
-            break
-        job = <AsyncResult> core.backlog.first
-        prefetch_from(job)
-        if not channel_push(<Channel> found, job):
-            if (<Channel> found).corrupt:
-                attention(core)
-                continue
-            break
-        (<Channel> found).unpublished = any_pushed = True
-        if CP_UNLIKELY((<Channel> found).given >= (<Channel> found).nearly):
-            outgrown(core, <Channel> found)
-        backlog_remove(core, job)
-    if any_pushed:
-        for i in range(core.table.count):
-            if (<Channel> core.table.items[i]).unpublished:
-                channel_publish(<Channel> core.table.items[i])

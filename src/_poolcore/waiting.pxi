@@ -3,34 +3,15 @@
 # Exactly one thread, the leader, spins and parks on the doorbell; the others
 # follow: they sleep on a lock of their own until notify() finds that their
 # condition holds. Who stops leading promotes a follower. The background reaper
-# waits like everybody else, but a caller takes the lead from it at once, and it
-# keeps away while callers are busy. An event loop of the user's may lead in its
-# stead (eventloop.pxi).
+# (reaper.pxi) stands by, or an event loop of the user's in its stead (eventloop.pxi).
 
 cdef enum:
-    TICK_NS = 1000000           # how often a reaper that keeps away looks
-    QUIET_TICKS = 20            # then it sleeps until a caller leaves
     LAZY_LOOK_NS = 10000000     # a leader looks by itself while tasks run, from this often
     LONGEST_LOOK_NS = 1000000000    # ... to this, if nothing happens
-    QUIET_LOOKS = 3             # then the reaper sleeps until a submission wakes it
 
 # The main thread looks for signals this often, should one arrive between its
 # last check and its sleep.
 cdef int64_t LONGEST_SLEEP = 1000000000
-
-
-cdef int64_t deadline_after(timeout) except? -2:
-    """CLOCK_MONOTONIC ns; -1: none."""
-    if timeout is None:
-        return -1
-    cdef double seconds = timeout
-    if seconds != seconds:
-        raise ValueError("timeout must be a number of seconds")
-    if seconds <= 0:
-        return 0
-    if seconds > 1e9:
-        return -1
-    return <int64_t> cp_now() + <int64_t> (seconds * 1e9)
 
 
 cdef bint holds(Core core, Waiter *w) noexcept:
@@ -71,11 +52,6 @@ cdef inline bint dispatches_inline(Waiter *w) noexcept:
     return w.kind == WAIT_SLOT or w.kind == WAIT_REAPED or w.kind == WAIT_DRAINED
 
 
-cdef inline bint reaper_is_done(Core core) noexcept:
-    """It is to end, and has delivered what is its to deliver."""
-    return core.reaper_stop and (core.undelivered.first == NULL or core.callbacks_in == CALLER_ONLY)
-
-
 cdef void notify(Core core) noexcept:
     """Wakes those whose condition holds. After every change that may make one hold."""
     cdef Waiter *w = core.waiters
@@ -108,14 +84,6 @@ cdef inline void wake(Waiter *w) noexcept:
 cdef inline void kick_leader(Core core) noexcept:
     cp_publish(&core.kick, cp_peek(&core.kick) + 1)
     cp_bell_ring(core.bell[1])
-
-
-cdef void call_reaper(Core core) noexcept:
-    cp_publish(&core.reaper_due, 1)
-    if core.reaper != NULL:
-        wake(core.reaper)
-        if core.reaper_polls:
-            cp_bell_ring(core.reaper_bell[1])
 
 
 cdef int wait_for(Core core, WaitKind kind, AsyncResult job, uint64_t target, int64_t deadline) except -1:
@@ -151,13 +119,6 @@ cdef int wait_for(Core core, WaitKind kind, AsyncResult job, uint64_t target, in
             PyErr_CheckSignals()
     finally:
         leave(core, &w)
-
-
-cdef inline int64_t sooner(int64_t a, int64_t b) noexcept:
-    """The shorter of two durations, where a negative one has no end."""
-    if b < 0:
-        return a
-    return b if a < 0 or b < a else a
 
 
 cdef int help_dispatch(Core core, Waiter *w) except -1:
@@ -307,63 +268,3 @@ cdef int follow(Waiter *w, int64_t timeout) except -1:
     w.woken = False
     PyThread_free_lock(lock)
     return 0
-
-
-# ---- the background reaper ----
-
-cdef int run_reaper(Core core) except -1:
-    cdef Waiter w
-    memset(&w, 0, sizeof(w))
-    w.kind = WAIT_REAPER
-    core.reaper = &w
-    enter(core, &w)
-    try:
-        while not reaper_is_done(core):
-            collect(core, False)
-            notify(core)
-            if core.callbacks_in != CALLER_ONLY:
-                # a SystemExit of a callback ends in threading.excepthook, but not the reaper
-                try:
-                    dispatch(core, core.undelivered.count)
-                except BaseException as error:
-                    _errors.report_in_thread(error)
-            wait_as_reaper(core, &w)
-    finally:
-        core.reaper = NULL
-        leave(core, &w)
-    return 0
-
-
-cdef int wait_as_reaper(Core core, Waiter *w) except -1:
-    cdef int64_t left
-    cp_poke(&core.reaper_due, 0)
-    left = poll_foreign(core)
-    if holds(core, w):
-        return 0
-    if core.loop != NULL:
-        look_out(core, w, left)
-        return 0
-    with nogil:
-        keep_away(core)
-    if holds(core, w) or cp_observe(&core.reaper_due):
-        return 0
-    if core.leader == NULL:
-        lead(core, w, left)
-        cp_bell_drain(core.reaper_bell[0])
-    else:
-        follow(w, left)
-    return 0
-
-
-cdef void keep_away(Core core) noexcept nogil:
-    """While callers wait or reap by themselves we would only be in their way."""
-    cdef uint64_t gathered
-    cdef int quiet = 0
-    while not cp_observe(&core.reaper_due) and quiet < QUIET_TICKS:
-        gathered = cp_peek(&core.gathered)
-        if not cp_peek(&core.inside) and gathered - core.gathered_seen < BUSY_FOREGROUND:
-            core.gathered_seen = gathered
-            return
-        quiet = quiet + 1 if gathered == core.gathered_seen else 0
-        core.gathered_seen = gathered
-        cp_sleep(TICK_NS)

@@ -1,0 +1,88 @@
+# Which worker gets a task, and which workers get tasks.
+
+cdef inline void place(Core core, AsyncResult job) noexcept:
+    """To the worker with the least to do, or to the backlog."""
+    cdef PyObject *found
+    if core.backlog.first == NULL:
+        found = least_loaded(core.table)
+        if found != NULL:
+            if channel_push(<Channel> found, job):
+                channel_publish(<Channel> found)
+                if CP_UNLIKELY((<Channel> found).given >= (<Channel> found).nearly):
+                    outgrown(core, <Channel> found)
+                return
+            if (<Channel> found).corrupt:
+                attention(core)
+            else:
+                channel_publish(<Channel> found)    # the function's frame may have had room
+    backlog_append(core, job)
+
+
+cdef inline PyObject *least_loaded(Table table) noexcept:
+    """Borrowed; NULL: no worker is ready. The first of equals, so that under
+    little load the same worker stays warm and the others asleep."""
+    cdef PyObject *best = NULL
+    cdef uint32_t least = 0xffffffff
+    cdef uint32_t i
+    cdef Channel channel
+    for i in range(table.count):
+        if (<Channel> table.items[i]).open and (<Channel> table.items[i]).load < least:
+            best = table.items[i]
+            least = (<Channel> best).load
+            if least == 0:
+                break
+    return best
+
+
+cdef void outgrown(Core core, Channel channel) noexcept:
+    """The worker has been given nearly all tasks of its life, or all."""
+    if channel.given >= channel.most:
+        channel_stop(channel)
+        open_spare(core)
+    attention(core)
+
+
+cdef void open_spare(Core core) noexcept:
+    """A worker has left the ranks: one that is ready takes its place."""
+    cdef Table table = core.table
+    cdef Channel channel, spare = None
+    cdef uint32_t i, open_now = 0
+    for i in range(table.count):
+        channel = <Channel> table.items[i]
+        open_now += channel.open
+        if channel.spare and spare is None:
+            spare = channel
+    if spare is not None and open_now < core.processes:
+        spare.spare = False
+        spare.open = True
+        core.imbalanced = True          # it may find something to take over
+        kick_leader(core)
+        if CP_UNLIKELY(spare.given >= spare.nearly):
+            attention(core)
+
+
+cdef void refill(Core core) noexcept:
+    """From the backlog to the rings, as far as there is room."""
+    cdef PyObject *found
+    cdef AsyncResult job
+    cdef uint32_t i
+    cdef bint any_pushed = False
+    while core.backlog.first != NULL:
+        found = least_loaded(core.table)
+        if found == NULL:
+            break
+        job = <AsyncResult> core.backlog.first
+        prefetch_from(job)
+        if not channel_push(<Channel> found, job):
+            if (<Channel> found).corrupt:
+                attention(core)
+                continue
+            break
+        (<Channel> found).unpublished = any_pushed = True
+        if CP_UNLIKELY((<Channel> found).given >= (<Channel> found).nearly):
+            outgrown(core, <Channel> found)
+        backlog_remove(core, job)
+    if any_pushed:
+        for i in range(core.table.count):
+            if (<Channel> core.table.items[i]).unpublished:
+                channel_publish(<Channel> core.table.items[i])
