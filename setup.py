@@ -86,8 +86,10 @@ setup(
         Extension(
             "celery_pool._poolcore",
             ["src/_poolcore.pyx"],
-            depends=sorted(glob("src/_poolcore/*.h") + glob("src/_poolcore/*.pxi"))
-            + ["src/celery_pool/_poolcore.pxd"],
+            depends=[
+                "src/celery_pool/_poolcore.pxd",
+                *sorted(glob("src/_poolcore/*.h") + glob("src/_poolcore/*.pxi")),
+            ],
             include_dirs=["src"],
             define_macros=macros,
             extra_compile_args=cflags,

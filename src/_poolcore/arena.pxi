@@ -65,8 +65,8 @@ cdef Parcel arena_parcel(Arena arena, uint64_t length):
         raise MemoryError(f"no payload can be {length} bytes long")
     kind = size_class(capacity)
     extent = arena.free[kind]
-    if extent == NULL and arena.look_back != NULL:
-        arena.look_back(arena.owner)
+    if extent == NULL and arena.hear_returns != NULL:
+        arena.hear_returns(arena.owner)
         extent = arena.free[kind]
     if extent != NULL:
         arena.free[kind] = extent.below

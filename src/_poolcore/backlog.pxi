@@ -6,33 +6,33 @@
 # front.
 
 cdef inline void backlog_append(Core core, AsyncResult job) noexcept:
-    cdef PyObject **before = &core.lately[core.backlog_appended % PREFETCH_AHEAD]
-    if core.backlog.count >= PREFETCH_AHEAD and before[0] != NULL:     # else it may be gone
+    cdef PyObject **before = &core.backlog.lately[core.backlog.appended % PREFETCH_AHEAD]
+    if core.backlog.jobs.count >= PREFETCH_AHEAD and before[0] != NULL:     # else it may be gone
         (<AsyncResult> before[0]).ahead = <PyObject *> job
     before[0] = <PyObject *> job
-    core.backlog_appended += 1
+    core.backlog.appended += 1
     job.marks |= BACKLOGGED
-    jobs_append(&core.backlog, job)
+    jobs_append(&core.backlog.jobs, job)
 
 
 cdef inline void backlog_prepend(Core core, AsyncResult job) noexcept:
     """For a job that comes back from a worker."""
     forget_lately(core)
     job.marks |= BACKLOGGED
-    jobs_prepend(&core.backlog, job)
+    jobs_prepend(&core.backlog.jobs, job)
 
 
 cdef inline void backlog_remove(Core core, AsyncResult job) noexcept:
     """The caller holds a reference of its own."""
-    if <PyObject *> job != core.backlog.first:
+    if <PyObject *> job != core.backlog.jobs.first:
         forget_lately(core)
     job.marks &= ~<uint8_t> BACKLOGGED
-    jobs_remove(&core.backlog, job)
+    jobs_remove(&core.backlog.jobs, job)
 
 
 cdef inline void forget_lately(Core core) noexcept:
     """The length of the backlog does not tell any more who stands in it."""
-    memset(core.lately, 0, sizeof(core.lately))
+    memset(core.backlog.lately, 0, sizeof(core.backlog.lately))
 
 
 cdef inline void prefetch_from(AsyncResult job) noexcept:

@@ -29,18 +29,14 @@ cdef class Channel:
         cp_consumer_init(&self.completion, &self.header.completion, base + CP_PAGE + ring_size, ring_size)
         self.ringer.epoch = &self.header.worker_epoch
         self.ringer.fd = self.bell[1]
-        self.longest = cp_ring_longest(ring_size)
         self.results = PeerArena(self.segment_fd, self.size)
         self.results.own_fd = True
         self.results.owner = <void *> self
         self.results.give_back = channel_give_back
         self.results.on_kept = channel_keeps
-        # room for every frame of both rings: an entry outlives its frame until
-        # the completion is collected
-        self.journal_mask = 2 * ring_size // CP_LINE - 1
-        self.journal = <Entry *> PyMem_Calloc(self.journal_mask + 1, sizeof(Entry))
+        journal_begin(self, ring_size)
         self.known = <uint32_t *> PyMem_Calloc(CP_FUNCTIONS, sizeof(uint32_t))
-        if self.journal == NULL or self.known == NULL:
+        if self.known == NULL:
             raise MemoryError()
         if CP_DEBUG:
             debug_alive["channels"] += 1
@@ -48,10 +44,7 @@ cdef class Channel:
     def __dealloc__(self):
         if CP_DEBUG:
             debug_alive["channels"] -= 1
-        while self.journal_head != self.journal_tail:
-            Py_XDECREF(self.journal[self.journal_head & self.journal_mask].job)
-            self.journal_head += 1
-        PyMem_Free(self.journal)
+        journal_end(self)
         PyMem_Free(self.known)
         PyMem_Free(self.owed)
         if self.fork_generation != fork_generation:
@@ -167,7 +160,7 @@ cdef inline bint channel_reserve(Channel channel, uint64_t length, cp_frame **fr
 cdef inline void channel_publish(Channel channel) noexcept:
     channel.unpublished = False
     cp_ring_publish(&channel.submission)
-    cp_ring_if_parked(&channel.ringer)
+    cp_bell_ring_if_parked(&channel.ringer)
 
 
 cdef void channel_distrust(Channel channel) noexcept:

@@ -18,6 +18,7 @@ cdef enum:
     LARGE_BYTES = 1 << 17
     LOOKED_AT = 32          # items of a container, before it is pickled
 
+
 @cython.final
 cdef class Codec:
     """How arguments and results are pickled. One a process and pool; `pickler` is

@@ -9,15 +9,15 @@ cdef uint64_t collect(Core core, bint foreground) noexcept:
     for i in range(table.count):
         if cp_consumer_pending(table.rings[i]):
             collect_channel(core, <Channel> table.items[i])
-    if core.backlog.first != NULL:
+    if core.backlog.jobs.first != NULL:
         refill(core)
     elif core.imbalanced or core.collected != before:
         rebalance(core)
     if core.collected != before:
         core.look_after = TICK_NS
-        core.quiet_looks = 0
+        core.reaper.quiet = 0
     if foreground:
-        cp_bump(&core.gathered, core.collected - before)
+        cp_bump(&core.reaper.gathered, core.collected - before)
     gathered = core.collected - before
     if core.grave.first != NULL:
         bury(core)                      # may run destructors, and those may collect
@@ -45,7 +45,7 @@ cdef void collect_channel(Core core, Channel channel) noexcept:
     cp_ring_release(&channel.completion)
     if CP_UNLIKELY(channel.owed_count):
         pay_owed(channel)
-    cp_ring_if_parked(&channel.ringer)      # it may wait for room
+    cp_bell_ring_if_parked(&channel.ringer)      # it may wait for room
     if CP_UNLIKELY(channel.leaving) and channel.load == 0:
         attention(core)         # from now on it has leave_timeout
 

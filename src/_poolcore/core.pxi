@@ -12,8 +12,8 @@ cdef class Core:
                   uint64_t ring_size=CP_RING_DEFAULT, pickler=pickle, uint64_t threshold=UNLIMITED,
                   bint copies=False):
         self.segment_fd = self.supervisor_bell = -1
-        self.bell[0] = self.bell[1] = self.reaper_bell[0] = self.reaper_bell[1] = -1
-        self.loop_bell[0] = self.loop_bell[1] = self.loop_fd = -1
+        self.bell[0] = self.bell[1] = self.reaper.bell[0] = self.reaper.bell[1] = -1
+        self.loop.bell[0] = self.loop.bell[1] = self.loop.fd = -1
         self.fork_generation = fork_generation
         self.limit = UNLIMITED if limit is None else limit
         self.callbacks_in = callbacks_in
@@ -23,19 +23,21 @@ cdef class Core:
         self.poller = _foreign.ForeignPoller()
         self.last_number = last_tid
         self.ring_size = ring_size
-        self.functions = {}
+        self.functions = FunctionTable.__new__(FunctionTable)
+        self.functions.by_id = {}
+        self.deadlines = Deadlines.__new__(Deadlines)
+        self.deadlines.expiring = []
         self.codec = Codec(pickler, cp_ring_longest(ring_size), threshold)
         self.copies = copies
-        self.max_bytes = self.shortest = self.next_check = UNLIMITED
+        self.max_bytes = self.deadlines.shortest = self.deadlines.next_check = UNLIMITED
         self.look_after = TICK_NS
         self.processes = 0xffffffff     # until the supervisor says
-        self.expiring = []
         self.condemned = []
         self.table = Table([])
         self.set_patience(2000, 100)
         with _forkguard.lock:
             check_fd(cp_bell_create(self.bell))
-            check_fd(cp_bell_create(self.reaper_bell))
+            check_fd(cp_bell_create(self.reaper.bell))
             self.segment_fd = check_fd(cp_shm_create(b"celery_pool", CP_ARENA_SIZE))
             _forkguard.guard(self)
         self.control = <cp_control *> map_segment(self.segment_fd, CP_PAGE, PROT_READ | PROT_WRITE)
@@ -56,7 +58,7 @@ cdef class Core:
         if self.arguments is not None:
             self.arguments.fd = -1
             self.arguments.on_kept = NULL
-        PyMem_Free(self.loop)
+        PyMem_Free(self.loop.waiter)
         if self.table is not None:
             for channel in self.table.channels:
                 channel.core = NULL
@@ -65,8 +67,8 @@ cdef class Core:
         if self.control != NULL:
             munmap(self.control, CP_PAGE)
         close_fds(self.segment_fd, self.bell)
-        close_fds(-1, self.reaper_bell)
-        close_fds(self.loop_fd, self.loop_bell)
+        close_fds(-1, self.reaper.bell)
+        close_fds(self.loop.fd, self.loop.bell)
 
     def worker_fds(self):
         """(segment, doorbell to ring): what every worker needs of this."""
@@ -74,7 +76,7 @@ cdef class Core:
 
     def owned_fds(self):
         """Descriptors that no other process shall keep."""
-        fds = {self.segment_fd, *self.bell, *self.reaper_bell, *self.loop_bell, self.loop_fd}
+        fds = {self.segment_fd, *self.bell, *self.reaper.bell, *self.loop.bell, self.loop.fd}
         for channel in self.table.channels:
             fds |= channel.owned_fds()
         fds.discard(-1)
@@ -96,7 +98,7 @@ cdef class Core:
     @property
     def backlog(self):
         """Jobs that no ring has room for."""
-        return self.backlog.count
+        return self.backlog.jobs.count
 
     @property
     def running(self):
@@ -114,8 +116,8 @@ cdef class Core:
 
     def set_patience(self, uint64_t spin_ns, uint32_t yields):
         """How long a waiting caller spins, and how often it yields, before it parks."""
-        cp_patience_init(&self.patience, spin_ns, yields)
-        cp_patience_init(&self.reaper_patience, spin_ns, yields)
+        cp_patience_init(&self.waiting.patience, spin_ns, yields)
+        cp_patience_init(&self.reaper.patience, spin_ns, yields)
 
     def attach(self, Channel channel):
         """The worker is about to be started: its completions are looked at."""
@@ -181,17 +183,19 @@ cdef class Core:
         without foreign results."""
         return pending_jobs(self)
 
-    def set_limits(self, soft, hard, max_bytes, bint watch_first):
-        """Pool-wide limits: seconds or None, bytes or None."""
-        self.limits = limits_of(soft, hard, 0)
+    def set_limits(self, soft, hard, max_bytes, *, bint wake_at_first_task):
+        """Pool-wide limits: seconds or None, bytes or None.
+
+        :param wake_at_first_task: rings the supervisor when work begins."""
+        self.deadlines.limits = limits_of(soft, hard, 0)
         self.max_bytes = UNLIMITED if max_bytes is None else max_bytes
-        self.watch_first = watch_first
+        self.wake_at_first_task = wake_at_first_task
 
     def started(self):
         """The workers are ready, or the pool does not wait for them."""
         if self.state == STARTING:      # else it is broken already
             self.state = RUNNING
-        if self.loop_fd >= 0:
+        if self.loop.fd >= 0:
             watch(self)
 
     def break_pool(self, reason):
@@ -225,7 +229,7 @@ cdef class Core:
     def inside_call(self):
         """Whether the calling thread is inside a callback or, in a signal handler,
         inside a wait of this pool."""
-        cdef Waiter *w = self.waiters
+        cdef Waiter *w = self.waiting.first
         while w != NULL:
             if w.thread == PyThread_get_thread_ident():
                 return True
@@ -281,8 +285,7 @@ cdef class Core:
     def wake(self):
         """Makes everyone who waits look again."""
         notify(self)
-        cp_publish(&self.kick, cp_peek(&self.kick) + 1)
-        cp_bell_ring(self.bell[1])
+        kick_leader(self)
 
     # for event loops
 
@@ -298,7 +301,7 @@ cdef class Core:
 
     def listen(self):
         """The loop may go to sleep at its descriptor, if it has asked for one."""
-        if self.loop != NULL:
+        if self.loop.waiter != NULL:
             listen(self)
 
     def poll(self):
@@ -313,5 +316,5 @@ cdef class Core:
         run_reaper(self)
 
     def stop_reaper(self):
-        self.reaper_stop = True
+        self.reaper.stop = True
         call_reaper(self)

@@ -10,13 +10,13 @@ cdef int64_t dispatch(Core core, uint64_t most) except -1:
     many have ended with that."""
     cdef int64_t reaped = 0
     cdef AsyncResult job
-    if core.dispatcher or core.undelivered.first == NULL:
+    if core.dispatcher or core.outbox.first == NULL:
         return 0
     core.dispatcher = PyThread_get_thread_ident()
     promote(core)                   # callbacks may take long
     try:
-        while most and core.undelivered.first != NULL and core.interrupt is None:
-            job = <AsyncResult> core.undelivered.first
+        while most and core.outbox.first != NULL and core.interrupt is None:
+            job = <AsyncResult> core.outbox.first
             reaped += deliver(core, job)
             most -= 1
     finally:
@@ -50,7 +50,7 @@ cdef int after_dispatch(Core core) except -1:
 cdef bint deliver(Core core, AsyncResult job) except -1:
     """Takes the job off the queue and runs what is due. Whether it has ended."""
     job.marks &= ~<uint8_t> QUEUED
-    jobs_remove(&core.undelivered, job)
+    jobs_remove(&core.outbox, job)
     if job.marks & ACK_DUE:
         job.marks &= ~<uint8_t> ACK_DUE
         acknowledge, job.acknowledge = job.acknowledge, None
@@ -64,7 +64,7 @@ cdef bint deliver(Core core, AsyncResult job) except -1:
     except BaseException:           # a Ctrl-C: once more, later
         job.state = COLLECTED
         job.marks |= QUEUED
-        jobs_prepend(&core.undelivered, job)
+        jobs_prepend(&core.outbox, job)
         raise
     try:
         run_what_is_due(core, job)
@@ -79,9 +79,9 @@ cdef bint deliver(Core core, AsyncResult job) except -1:
 
 cdef inline bint others_wait(Core core) noexcept:
     """Whether a caller besides the one that runs the callbacks does."""
-    cdef Waiter *w = core.waiters
+    cdef Waiter *w = core.waiting.first
     while w != NULL:
-        if w != core.reaper and w.thread != core.dispatcher:
+        if w != core.reaper.waiter and w.thread != core.dispatcher:
             return True
         w = w.next
     return False
@@ -182,6 +182,6 @@ cdef int reap_inline(Core core) except -1:
     core.since_reap = 0
     collect(core, True)
     if core.callbacks_in != REAPER_ONLY:
-        dispatch(core, core.undelivered.count)
+        dispatch(core, core.outbox.count)
     notify(core)
     return 0

@@ -21,7 +21,7 @@ cdef tuple give_up_pending(Core core):
             if cp_now() > patience:     # done, but not published: it is stopped right there
                 running.append(job_meta(job))
                 break
-    at = core.backlog.first
+    at = core.backlog.jobs.first
     while at != NULL:
         waiting.append(job_meta(<AsyncResult> at))
         at = (<AsyncResult> at).next

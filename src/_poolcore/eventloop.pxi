@@ -15,61 +15,61 @@ cdef int watched_fd(Core core) except -1:
     if core.callbacks_in != CALLER_ONLY:
         raise _errors.PoolError(
             "fileno() needs callbacks_in='caller': the pool would run callbacks in its own thread, too")
-    if core.loop_fd < 0:
+    if core.loop.fd < 0:
         with _forkguard.lock:
-            if core.loop_bell[0] < 0:
-                check_fd(cp_bell_create(core.loop_bell))
-            core.loop_fd = check_fd(cp_bells_watch(core.bell[0], core.loop_bell[0]))
+            if core.loop.bell[0] < 0:
+                check_fd(cp_bell_create(core.loop.bell))
+            core.loop.fd = check_fd(cp_bells_watch(core.bell[0], core.loop.bell[0]))
     if core.state != IDLE and core.state != STARTING:   # else the reaper hears of the workers' start
         watch(core)
-    return core.loop_fd
+    return core.loop.fd
 
 
 cdef int watch(Core core) except -1:
     """From now on a loop waits at loop_fd."""
     cdef Waiter *loop
-    if core.loop != NULL:
+    if core.loop.waiter != NULL:
         return 0
     loop = <Waiter *> PyMem_Calloc(1, sizeof(Waiter))
     if loop == NULL:
         raise MemoryError()
     loop.kind = WAIT_LOOP
-    core.loop = loop
-    enter(core, core.loop)
-    if core.leader != NULL and core.leader == core.reaper:
+    core.loop.waiter = loop
+    enter(core, core.loop.waiter)
+    if core.waiting.leader != NULL and core.waiting.leader == core.reaper.waiter:
         cp_publish(&core.control.parent_epoch, 0)
-        core.leader = NULL
+        core.waiting.leader = NULL
     call_reaper(core)
     listen(core)
     return 0
 
 
 cdef inline void ring_loop(Core core) noexcept:
-    if not core.loop_rung:
-        core.loop_rung = True
-        cp_bell_ring(core.loop_bell[1])
+    if not core.loop.rung:
+        core.loop.rung = True
+        cp_bell_ring(core.loop.bell[1])
 
 
 cdef bint hush(Core core) noexcept:
     """The loop looks by itself from now on; its descriptor is readable no more.
     Returns whether it listened."""
-    cdef bint listened = core.loop_listens
-    core.loop_listens = False
-    if core.loop_rung:
-        core.loop_rung = False
-        cp_bell_drain(core.loop_bell[0])
-    if core.leader == core.loop:
-        core.leader = NULL
+    cdef bint listened = core.loop.listens
+    core.loop.listens = False
+    if core.loop.rung:
+        core.loop.rung = False
+        cp_bell_drain(core.loop.bell[0])
+    if core.waiting.leader == core.loop.waiter:
+        core.waiting.leader = NULL
         cp_publish(&core.control.parent_epoch, 0)
-    if core.leader == NULL:             # else it is for the leader
+    if core.waiting.leader == NULL:             # else it is for the leader
         cp_bell_drain(core.bell[0])
     return listened
 
 
 cdef void listen(Core core) noexcept:
     """The loop is about to sleep: it hears of everything that it has not seen."""
-    core.loop_listens = True
-    core.loop_seen = core.collected
+    core.loop.listens = True
+    core.loop.seen = core.collected
     promote(core)
-    if holds(core, core.loop):
+    if holds(core, core.loop.waiter):
         ring_loop(core)

@@ -1,7 +1,7 @@
 # What the C headers and CPython give us.
 
 from cpython.bytes cimport PyBytes_AS_STRING, PyBytes_FromStringAndSize, PyBytes_GET_SIZE
-from cpython.exc cimport PyErr_CheckSignals, PyErr_Clear
+from cpython.exc cimport PyErr_CheckSignals
 from cpython.memoryview cimport PyMemoryView_FromMemory
 from cpython.buffer cimport (
     PyBUF_ANY_CONTIGUOUS, PyBUF_READ, PyBUF_SIMPLE, PyBuffer_FillInfo, PyBuffer_Release,
@@ -26,7 +26,6 @@ cdef extern from "Python.h":
     object PyObject_Call(object function, object args, PyObject *kwargs)
     void PyObject_GC_Track(PyObject *)
     void PyObject_GC_UnTrack(PyObject *)
-    bint PyObject_GC_IsTracked(object)
     bint PyType_Check(object)
     Py_ssize_t PySequence_Fast_GET_SIZE(object)
     PyObject *PySequence_Fast_GET_ITEM(object, Py_ssize_t)
@@ -120,7 +119,7 @@ cdef extern from "_poolcore/wait.h" nogil:
         uint64_t stream
         uint32_t number
         uint32_t count
-    int CP_PAD, CP_GIVE_BACK, CP_TASK, CP_DEFINE, CP_STOP
+    int CP_GIVE_BACK, CP_TASK, CP_DEFINE, CP_STOP
     int CP_HELLO, CP_START_FAILED, CP_ACK, CP_RESULT, CP_ERROR, CP_EXPIRED
     int CP_KWARGS, CP_TARGET, CP_WANT_ACK, CP_IN_ARENA
 
@@ -181,7 +180,7 @@ cdef extern from "_poolcore/wait.h" nogil:
         const cp_word *epoch
         uint64_t rung
         int fd
-    void cp_ring_if_parked(cp_ringer *)
+    void cp_bell_ring_if_parked(cp_ringer *)
     ctypedef bint (*cp_condition)(void *)
     bint cp_wait_awake(const cp_patience *, cp_condition, void *)
     void cp_park(cp_word *, uint64_t, int, int, cp_condition, void *, int64_t, cp_patience *)

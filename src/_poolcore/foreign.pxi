@@ -34,7 +34,7 @@ cdef object add_foreign(Core core, object result, object callbacks, object errba
             raise
     else:
         core.poller.add(tid, result)
-        if core.reaper != NULL:
+        if core.reaper.waiter != NULL:
             call_reaper(core)       # it has to look by the clock from now on
     return tid
 
@@ -42,12 +42,12 @@ cdef object add_foreign(Core core, object result, object callbacks, object errba
 cdef int check_unused(Core core, object tid, object result) except -1:
     cdef AsyncResult job
     if tid is not None and (tid in core.foreign_jobs or find_job(core, tid) is not None
-                            or find_undelivered(core, tid) is not None):
+                            or find_in_outbox(core, tid) is not None):
         raise ValueError(f"tid {tid!r} is in use")
     for job in core.foreign_jobs.values():
         if job.payload is result:
             raise ValueError(f"{result!r} is in the queue already")
-    cdef PyObject *at = core.undelivered.first
+    cdef PyObject *at = core.outbox.first
     while at != NULL:
         job = <AsyncResult> at
         if job.marks & IS_FOREIGN and job.payload is result:

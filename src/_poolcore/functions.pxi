@@ -15,25 +15,25 @@ cdef class Function:
 cdef Function function_for(Core core, object target):
     """The cached function, or None: then the target has to go with the task."""
     cdef Function function
-    if target is core.last_target:
-        return core.last_function
-    function = core.functions.get(id(target))
+    if target is core.functions.last_target:
+        return core.functions.last
+    function = core.functions.by_id.get(id(target))
     if function is None:
         if not has_no_state(target):
             return None
         pickled = _functions.pickled_global(target, core.codec.dumps)
         if pickled is None:
             return None
-        if len(core.functions) >= CP_FUNCTIONS:
-            core.functions.clear()      # jobs keep what they need
+        if len(core.functions.by_id) >= CP_FUNCTIONS:
+            core.functions.by_id.clear()      # jobs keep what they need
         function = Function.__new__(Function)
         function.target = target
         function.pickled = pickled
-        core.last_fid += 1
-        function.fid = core.last_fid
-        core.functions[id(target)] = function
-    core.last_target = target
-    core.last_function = function
+        core.functions.last_fid += 1
+        function.fid = core.functions.last_fid
+        core.functions.by_id[id(target)] = function
+    core.functions.last_target = target
+    core.functions.last = function
     return function
 
 

@@ -6,6 +6,7 @@ from signal import SIGTERM, valid_signals
 
 cdef object _mp_async_result = multiprocessing.pool.AsyncResult
 
+
 @cython.final
 @cython.freelist(512)
 cdef class AsyncResult:

@@ -16,11 +16,11 @@ cdef inline AsyncResult new_job(Core core, object callbacks, object errbacks, ob
         core.keeper = keeper
     core.in_flight += 1
     core.submitted += 1
-    if CP_UNLIKELY(core.watch_first) and core.in_flight == 1:
+    if CP_UNLIKELY(core.wake_at_first_task) and core.in_flight == 1:
         attention(core)
-    if CP_UNLIKELY(core.reaper_sleeps):
-        core.reaper_sleeps = False
-        cp_bell_ring(core.reaper_bell[1])
+    if CP_UNLIKELY(core.reaper.sleeps):
+        core.reaper.sleeps = False
+        cp_bell_ring(core.reaper.bell[1])
     return job
 
 
@@ -103,10 +103,10 @@ cdef int end_with(Core core, AsyncResult job, reason) except -1:
 
 
 cdef inline void enqueue(Core core, AsyncResult job) noexcept:
-    """Into the undelivered queue, if it is not there (with its acknowledgement)."""
+    """Into the outbox, if it is not there (with its acknowledgement)."""
     if not job.marks & QUEUED:
         job.marks |= QUEUED
-        jobs_append(&core.undelivered, job)
+        jobs_append(&core.outbox, job)
 
 
 cdef inline void bury_later(Core core, AsyncResult job) noexcept:

@@ -2,6 +2,23 @@
 # of the frames. Nobody else sees its head and tail. It trusts nothing that a worker
 # can write, and is used under the GIL by whoever collects, places or recovers.
 
+cdef int journal_begin(Channel channel, uint64_t ring_size) except -1:
+    # room for every frame of both rings: an entry outlives its frame until
+    # the completion is collected
+    channel.journal_mask = 2 * ring_size // CP_LINE - 1
+    channel.journal = <Entry *> PyMem_Calloc(channel.journal_mask + 1, sizeof(Entry))
+    if channel.journal == NULL:
+        raise MemoryError()
+    return 0
+
+
+cdef void journal_end(Channel channel) noexcept:
+    while channel.journal_head != channel.journal_tail:
+        Py_XDECREF(channel.journal[channel.journal_head & channel.journal_mask].job)
+        channel.journal_head += 1
+    PyMem_Free(channel.journal)
+
+
 cdef inline AsyncResult journal_first(Channel channel):
     """The job whose completion comes next; None if the worker owes none."""
     cdef PyObject *job

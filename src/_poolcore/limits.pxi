@@ -54,23 +54,23 @@ cdef int limits_begin(Core core, AsyncResult job) except -1:
     cdef uint64_t shortest = min(limits.soft or UNLIMITED, limits.hard or UNLIMITED)
     cdef uint64_t due = UNLIMITED
     if shortest != UNLIMITED:
-        core.limited += 1
-        core.shortest = min(core.shortest, shortest)
+        core.deadlines.limited += 1
+        core.deadlines.shortest = min(core.deadlines.shortest, shortest)
         due = cp_now() + shortest
     if limits.expires:
         due = min(due, limits.expires)
-        _heappush(core.expiring, (limits.expires, job.number, job))
-    if due < core.next_check:
-        core.next_check = due
+        _heappush(core.deadlines.expiring, (limits.expires, job.number, job))
+    if due < core.deadlines.next_check:
+        core.deadlines.next_check = due
         attention(core)
     return 0
 
 
 cdef void limits_end(Core core, AsyncResult job) noexcept:
     if job.limits.soft or job.limits.hard:
-        core.limited -= 1
-        if core.limited == 0:
-            core.shortest = UNLIMITED
+        core.deadlines.limited -= 1
+        if core.deadlines.limited == 0:
+            core.deadlines.shortest = UNLIMITED
 
 
 cdef object check_limits(Core core):
@@ -80,12 +80,12 @@ cdef object check_limits(Core core):
     collect(core, False)
     now = cp_now()
     next_check = expire(core, now)
-    if core.limited:
+    if core.deadlines.limited:
         # whatever has not started yet
-        next_check = min(next_check, now + core.shortest)
+        next_check = min(next_check, now + core.deadlines.shortest)
         for channel in core.table.channels:
             next_check = min(next_check, check_running_task(core, channel, now, due))
-    core.next_check = next_check
+    core.deadlines.next_check = next_check
     bury(core)
     notify(core)
     return due, (None if next_check == UNLIMITED else max(0, <int64_t> (next_check - now)) / 1e9)
@@ -122,15 +122,16 @@ cdef uint64_t check_running_task(Core core, Channel channel, uint64_t now, list 
 cdef uint64_t expire(Core core, uint64_t now) except? UNLIMITED:
     """Ends the tasks that should have started by now; when the next one expires."""
     cdef AsyncResult job
-    if <uint64_t> len(core.expiring) > 2 * core.in_flight + 1000:
+    if <uint64_t> len(core.deadlines.expiring) > 2 * core.in_flight + 1000:
         # most of them ended in time
-        core.expiring = [entry for entry in core.expiring if (<AsyncResult> entry[2]).state == PENDING]
-        _heapify(core.expiring)
-    while core.expiring:
-        when, _, job = core.expiring[0]
+        core.deadlines.expiring = [
+            entry for entry in core.deadlines.expiring if (<AsyncResult> entry[2]).state == PENDING]
+        _heapify(core.deadlines.expiring)
+    while core.deadlines.expiring:
+        when, _, job = core.deadlines.expiring[0]
         if when > now and job.state == PENDING:
             return when
-        _heappop(core.expiring)
+        _heappop(core.deadlines.expiring)
         if job.state == PENDING:
             cancel(job, _errors.TaskExpired, ())
     return UNLIMITED

@@ -14,7 +14,7 @@ cdef AsyncResult find_job(Core core, tid):
             if (<AsyncResult> at).number == number and (<AsyncResult> at).state == PENDING:
                 return <AsyncResult> at
             at = journal_before(channel, &at_place)
-    at = core.backlog.first
+    at = core.backlog.jobs.first
     while at != NULL:
         if (<AsyncResult> at).number == number:
             return <AsyncResult> at
@@ -34,7 +34,7 @@ cdef list pending_jobs(Core core):
             if (<AsyncResult> at).state == PENDING:
                 jobs.append(<AsyncResult> at)
             at = journal_before(channel, &at_place)
-    at = core.backlog.first
+    at = core.backlog.jobs.first
     while at != NULL:
         jobs.append(<AsyncResult> at)
         at = (<AsyncResult> at).next
@@ -54,7 +54,7 @@ cdef bint take_out(Core core, tid, ret_val) except -1:
     else:
         job = find_job(core, tid)
         if job is None:
-            return take_undelivered(core, tid)
+            return take_from_outbox(core, tid)
         withdraw(core, job)
     drop_arguments(core, job)
     if job.limits is not None:
@@ -72,10 +72,10 @@ cdef bint take_out(Core core, tid, ret_val) except -1:
     return True
 
 
-cdef AsyncResult find_undelivered(Core core, tid):
+cdef AsyncResult find_in_outbox(Core core, tid):
     """The collected job with this tid whose callbacks have not begun, or None."""
     cdef AsyncResult job
-    cdef PyObject *at = core.undelivered.first
+    cdef PyObject *at = core.outbox.first
     cdef list jobs = []
     while at != NULL:
         jobs.append(<AsyncResult> at)
@@ -86,12 +86,12 @@ cdef AsyncResult find_undelivered(Core core, tid):
     return None
 
 
-cdef bint take_undelivered(Core core, tid) except -1:
-    cdef AsyncResult job = find_undelivered(core, tid)
+cdef bint take_from_outbox(Core core, tid) except -1:
+    cdef AsyncResult job = find_in_outbox(core, tid)
     if job is None:
         return False
     job.marks &= ~<uint8_t> QUEUED
-    jobs_remove(&core.undelivered, job)
+    jobs_remove(&core.outbox, job)
     core.waiting_callbacks -= 1
     job_finished(core, job)
     notify(core)

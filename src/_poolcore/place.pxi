@@ -3,7 +3,7 @@
 cdef inline void place(Core core, AsyncResult job) noexcept:
     """To the worker with the least to do, or to the backlog."""
     cdef PyObject *found
-    if core.backlog.first == NULL:
+    if core.backlog.jobs.first == NULL:
         found = least_loaded(core.table)
         if found != NULL:
             if channel_push(<Channel> found, job):
@@ -67,11 +67,11 @@ cdef void refill(Core core) noexcept:
     cdef AsyncResult job
     cdef uint32_t i
     cdef bint any_pushed = False
-    while core.backlog.first != NULL:
+    while core.backlog.jobs.first != NULL:
         found = least_loaded(core.table)
         if found == NULL:
             break
-        job = <AsyncResult> core.backlog.first
+        job = <AsyncResult> core.backlog.jobs.first
         prefetch_from(job)
         if not channel_push(<Channel> found, job):
             if (<Channel> found).corrupt:

@@ -56,8 +56,8 @@ cdef tuple doom_of(AsyncResult job, Channel channel):
 
 cdef int fail_rest(Core core, reason) except -1:
     cdef AsyncResult job
-    while core.backlog.first != NULL:
-        job = <AsyncResult> core.backlog.first
+    while core.backlog.jobs.first != NULL:
+        job = <AsyncResult> core.backlog.jobs.first
         backlog_remove(core, job)
         end_with(core, job, reason)
     fail_foreign(core, reason)

@@ -53,10 +53,9 @@ cdef inline void attention(Core core) noexcept:
 cdef void set_channels(Core core, list channels):
     core.table = Table(channels)
     # a leader in its sleep watches the old rings only
-    cp_publish(&core.kick, cp_peek(&core.kick) + 1)
-    cp_bell_ring(core.bell[1])
-    if core.loop != NULL:
-        cp_bell_ring(core.reaper_bell[1])   # a worker's first words may come while the loop is busy
+    kick_leader(core)
+    if core.loop.waiter != NULL:
+        cp_bell_ring(core.reaper.bell[1])   # a worker's first words may come while the loop is busy
 
 
 cdef object prune(Core core, uint64_t now):

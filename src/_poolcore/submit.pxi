@@ -7,7 +7,7 @@ cdef enum:
 cdef AsyncResult submit(Core core, object target, object args, object kwargs,
                         object callbacks, object errbacks, object acknowledge,
                         object meta, object keeper, Options options):
-    cdef Limits limits = core.limits
+    cdef Limits limits = core.deadlines.limits
     cdef uint64_t size = 0
     cdef AsyncResult job
     cdef Function function
@@ -140,7 +140,7 @@ cdef class Options:
 cdef Options options_of(Core core, object soft_timeout, object timeout, object expires,
                         object accept, bint block, object slot_timeout):
     cdef Options options = Options.__new__(Options)
-    cdef Limits pool = core.limits
+    cdef Limits pool = core.deadlines.limits
     if soft_timeout is not None or timeout is not None or expires is not None:
         options.limits = limits_of(
             seconds_or(soft_timeout, pool.soft if pool is not None else 0),

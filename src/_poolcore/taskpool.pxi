@@ -88,7 +88,7 @@ cdef class TaskPoolBase:
         check_process(core)
         if timeout is ...:
             timeout = self.reap_timeout
-        if core.loop == NULL or inside_dispatch(core):
+        if core.loop.waiter == NULL or inside_dispatch(core):
             return reap(core, timeout)
         try:
             listened = hush(core)

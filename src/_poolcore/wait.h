@@ -44,7 +44,7 @@ typedef struct {
 } cp_ringer;
 
 /* After a publish: wakes the peer if it has parked. */
-static inline void cp_ring_if_parked(cp_ringer *r)
+static inline void cp_bell_ring_if_parked(cp_ringer *r)
 {
     uint64_t epoch = cp_observe(r->epoch);
     if (epoch && epoch != r->rung) {

@@ -36,15 +36,15 @@ cdef bint holds(Core core, Waiter *w) noexcept:
     if w.kind == WAIT_DRAINED:
         return core.in_flight == 0 and (w.inside_dispatch or core.waiting_callbacks == 0)
     if w.kind == WAIT_LOOP:
-        return core.loop_listens and (
-            core.collected != core.loop_seen or core.undelivered.first != NULL and core.dispatcher == 0)
+        return core.loop.listens and (
+            core.collected != core.loop.seen or core.outbox.first != NULL and core.dispatcher == 0)
     return reaper_is_done(core) or (
-        core.undelivered.first != NULL and core.dispatcher == 0 and core.callbacks_in != CALLER_ONLY)
+        core.outbox.first != NULL and core.dispatcher == 0 and core.callbacks_in != CALLER_ONLY)
 
 
 cdef inline bint has_callbacks_to_run(Core core, Waiter *w) noexcept:
     """Where only callers run them, one that sleeps has to be woken for it."""
-    return (core.callbacks_in == CALLER_ONLY and core.undelivered.first != NULL and
+    return (core.callbacks_in == CALLER_ONLY and core.outbox.first != NULL and
             core.dispatcher == 0 and dispatches_inline(w))
 
 
@@ -54,7 +54,7 @@ cdef inline bint dispatches_inline(Waiter *w) noexcept:
 
 cdef void notify(Core core) noexcept:
     """Wakes those whose condition holds. After every change that may make one hold."""
-    cdef Waiter *w = core.waiters
+    cdef Waiter *w = core.waiting.first
     cdef uint64_t slots = 0
     while w != NULL:
         if not w.woken and (holds(core, w) or has_callbacks_to_run(core, w)):
@@ -64,11 +64,11 @@ cdef void notify(Core core) noexcept:
                 if slots > core.limit - core.in_flight:
                     w = w.next
                     continue
-            if w == core.reaper:
+            if w == core.reaper.waiter:
                 call_reaper(core)
             elif w.kind == WAIT_LOOP:
                 ring_loop(core)
-            elif w == core.leader:
+            elif w == core.waiting.leader:
                 kick_leader(core)
             else:
                 wake(w)
@@ -82,7 +82,7 @@ cdef inline void wake(Waiter *w) noexcept:
 
 
 cdef inline void kick_leader(Core core) noexcept:
-    cp_publish(&core.kick, cp_peek(&core.kick) + 1)
+    cp_publish(&core.waiting.kick, cp_peek(&core.waiting.kick) + 1)
     cp_bell_ring(core.bell[1])
 
 
@@ -112,7 +112,7 @@ cdef int wait_for(Core core, WaitKind kind, AsyncResult job, uint64_t target, in
                 if left <= 0:
                     return 0
             left = sooner(left, next_poll)
-            if core.leader == NULL or stands_by(core, core.leader):
+            if core.waiting.leader == NULL or stands_by(core, core.waiting.leader):
                 lead(core, &w, sooner(left, LONGEST_SLEEP))
             else:
                 follow(&w, sooner(left, LONGEST_SLEEP))
@@ -126,7 +126,7 @@ cdef int help_dispatch(Core core, Waiter *w) except -1:
     job's callbacks at most."""
     cdef AsyncResult job
     if dispatches_inline(w):
-        dispatch(core, core.undelivered.count)
+        dispatch(core, core.outbox.count)
     elif w.kind == WAIT_JOB and core.dispatcher == 0:
         job = <AsyncResult> w.job
         if job.state == COLLECTED:
@@ -135,47 +135,47 @@ cdef int help_dispatch(Core core, Waiter *w) except -1:
 
 
 cdef void enter(Core core, Waiter *w) noexcept:
-    w.next = core.waiters
+    w.next = core.waiting.first
     if w.next != NULL:
         w.next.prev = w
-    core.waiters = w
+    core.waiting.first = w
     if not stands_by(core, w):
-        cp_bump(&core.inside, 1)
+        cp_bump(&core.waiting.inside, 1)
 
 
 cdef void leave(Core core, Waiter *w) noexcept:
     if w.prev != NULL:
         w.prev.next = w.next
     else:
-        core.waiters = w.next
+        core.waiting.first = w.next
     if w.next != NULL:
         w.next.prev = w.prev
     if stands_by(core, w):
         return
-    cp_poke(&core.inside, cp_peek(&core.inside) - 1)
+    cp_poke(&core.waiting.inside, cp_peek(&core.waiting.inside) - 1)
     promote(core)
 
 
 cdef void promote(Core core) noexcept:
     """Whoever led does so no more: another one shall."""
-    cdef Waiter *other = core.waiters
-    if core.leader != NULL:
+    cdef Waiter *other = core.waiting.first
+    if core.waiting.leader != NULL:
         return
     while other != NULL:                # a caller that follows comes first
-        if other != core.reaper and other.lock != NULL:
+        if other != core.reaper.waiter and other.lock != NULL:
             wake(other)
             return
         other = other.next
-    if core.loop != NULL:
-        if core.loop_listens:
-            arm(core, core.loop)
-            if core.imbalanced or core.backlog.count:
+    if core.loop.waiter != NULL:
+        if core.loop.listens:
+            arm(core, core.loop.waiter)
+            if core.imbalanced or core.backlog.jobs.count:
                 hurry_lookout(core)
-    elif core.reaper != NULL:
-        if core.reaper_polls:
-            arm(core, core.reaper)
+    elif core.reaper.waiter != NULL:
+        if core.reaper.polls:
+            arm(core, core.reaper.waiter)
         else:
-            wake(core.reaper)
+            wake(core.reaper.waiter)
 
 
 cdef inline bint stands_by(Core core, Waiter *w) noexcept:
@@ -186,10 +186,10 @@ cdef inline bint stands_by(Core core, Waiter *w) noexcept:
 cdef void arm(Core core, Waiter *w) noexcept:
     """One that sleeps at the doorbell meanwhile leads again."""
     cdef cp_any look
-    core.leader = w
+    core.waiting.leader = w
     what_leader_awaits(core, core.table, &look)
-    core.epoch += 1
-    cp_publish(&core.control.parent_epoch, core.epoch)
+    core.waiting.epoch += 1
+    cp_publish(&core.control.parent_epoch, core.waiting.epoch)
     if cp_any_pending(&look):
         cp_bell_ring(core.bell[1])
 
@@ -197,8 +197,8 @@ cdef void arm(Core core, Waiter *w) noexcept:
 cdef inline void what_leader_awaits(Core core, Table table, cp_any *look) noexcept:
     look.rings = <const cp_consumer **> table.rings
     look.count = table.count
-    look.kick = &core.kick
-    look.kick_seen = cp_peek(&core.kick)
+    look.kick = &core.waiting.kick
+    look.kick_seen = cp_peek(&core.waiting.kick)
 
 
 cdef void lead(Core core, Waiter *w, int64_t timeout) noexcept:
@@ -206,31 +206,31 @@ cdef void lead(Core core, Waiter *w, int64_t timeout) noexcept:
     published or somebody kicks."""
     cdef cp_any look
     cdef Table table = core.table       # stays mapped while we look
-    cdef cp_patience *patience = &core.patience
+    cdef cp_patience *patience = &core.waiting.patience
     cdef bint parked = False
     cdef int second_bell = -1
-    if core.leader != NULL:             # one that stands by: no more rings for it
+    if core.waiting.leader != NULL:             # one that stands by: no more rings for it
         cp_publish(&core.control.parent_epoch, 0)
-    core.leader = w
-    if w == core.reaper:
-        core.reaper_polls = True
-        patience = &core.reaper_patience
-        second_bell = core.reaper_bell[0]
+    core.waiting.leader = w
+    if w == core.reaper.waiter:
+        core.reaper.polls = True
+        patience = &core.reaper.patience
+        second_bell = core.reaper.bell[0]
     what_leader_awaits(core, table, &look)
     timeout = sooner(timeout, own_look(core, w))
-    core.epoch += 1
-    cdef uint64_t epoch = core.epoch
+    core.waiting.epoch += 1
+    cdef uint64_t epoch = core.waiting.epoch
     with nogil:
         if not cp_wait_awake(patience, cp_any_pending, &look):
             parked = True
             cp_park(&core.control.parent_epoch, epoch, core.bell[0], second_bell,
                     cp_any_pending, &look, timeout, patience)
-    if w == core.reaper:
-        core.reaper_polls = core.reaper_sleeps = False
-    if core.leader == w:                # nobody took the lead from us
+    if w == core.reaper.waiter:
+        core.reaper.polls = core.reaper.sleeps = False
+    if core.waiting.leader == w:                # nobody took the lead from us
         if parked:
             cp_unpark(&core.control.parent_epoch, core.bell[0])
-        core.leader = NULL
+        core.waiting.leader = NULL
     if parked and core.in_flight and not cp_any_pending(&look):
         core.look_after = min(2 * core.look_after, LONGEST_LOOK_NS)
         look_at_unclaimed(core)
@@ -240,17 +240,17 @@ cdef int64_t own_look(Core core, Waiter *w) noexcept:
     """ns until the leader, or the reaper in its stead, looks without having been
     rung; -1: never."""
     if core.in_flight:                  # not everything that may happen rings
-        if core.imbalanced or core.backlog.count:
+        if core.imbalanced or core.backlog.jobs.count:
             return core.look_after
         return max(core.look_after, LAZY_LOOK_NS)
-    if w != core.reaper:
+    if w != core.reaper.waiter:
         return -1
-    if core.loop != NULL and somebody_starts(core.table):
+    if core.loop.waiter != NULL and somebody_starts(core.table):
         return LAZY_LOOK_NS
     # until it is clear that nothing goes on
-    core.reaper_sleeps = core.quiet_looks >= QUIET_LOOKS
-    core.quiet_looks += 1
-    return -1 if core.reaper_sleeps else LONGEST_LOOK_NS
+    core.reaper.sleeps = core.reaper.quiet >= QUIET_LOOKS
+    core.reaper.quiet += 1
+    return -1 if core.reaper.sleeps else LONGEST_LOOK_NS
 
 
 cdef int follow(Waiter *w, int64_t timeout) except -1:

@@ -36,7 +36,7 @@ cdef class WorkerEnd:
         self.codec = Codec(pickler, cp_ring_longest(ring_size), threshold)
         self.results = Arena(segment_fd, self.size)
         self.results.owner = <void *> self
-        self.results.look_back = worker_looks_back
+        self.results.hear_returns = worker_hears_returns
         self.arguments = PeerArena(pool_fd, CP_PAGE)
         self.arguments.copies = copies
         self.arguments.owner = <void *> self
@@ -50,7 +50,7 @@ cdef class WorkerEnd:
             peer_leave(self.arguments)
         if self.results is not None:
             self.results.fd = -1
-            self.results.look_back = NULL
+            self.results.hear_returns = NULL
         if self.fork_generation == fork_generation:
             if self.control != NULL:
                 munmap(self.control, CP_PAGE)
@@ -134,7 +134,7 @@ cdef inline void release_room(WorkerEnd end) noexcept:
     cp_ring_release(&end.submission)
     if end.skipped:         # no completion tells of the room that they left
         end.skipped = False
-        cp_ring_if_parked(&end.parent)
+        cp_bell_ring_if_parked(&end.parent)
 
 
 cdef int wait_for_submission(WorkerEnd end) except -1:
@@ -276,7 +276,7 @@ cdef inline void lend_to_parent(WorkerEnd end, object data) noexcept:
         (<Parcel> data).extent.lent_to = <void *> end
 
 
-cdef void worker_looks_back(void *owner) noexcept:
+cdef void worker_hears_returns(void *owner) noexcept:
     """Hears of the extents that are given back behind tasks that still wait; else as
     many would be in use as tasks have been queued."""
     cdef WorkerEnd end = <WorkerEnd> owner
@@ -316,7 +316,7 @@ cdef bint worker_says_given_back(WorkerEnd end, uint32_t number) noexcept:
     out.fid = number
     cp_ring_publish(&end.completion)
     if end.current == NULL:             # else its result comes soon
-        cp_ring_if_parked(&end.parent)
+        cp_bell_ring_if_parked(&end.parent)
     return True
 
 
@@ -348,7 +348,7 @@ cdef inline void worker_publish(WorkerEnd end, cp_frame *out, int kind, uint16_t
         cp_poke(&out.claim, cp_claim_tid(cp_peek(&task.claim)))
         cp_poke(&out.start, cp_peek(&task.start))
     cp_ring_publish(&end.completion)
-    cp_ring_if_parked(&end.parent)
+    cp_bell_ring_if_parked(&end.parent)
 
 
 cdef int worker_say(WorkerEnd end, int kind, bytes data) except -1:

@@ -104,7 +104,7 @@ cdef class Arena:
     cdef Extent *oldest
     cdef void *owner
     cdef void (*on_kept)(void *owner) noexcept      # pages are kept from now on
-    cdef void (*look_back)(void *owner) noexcept    # hears now what has been given back
+    cdef void (*hear_returns)(void *owner) noexcept    # hears now what has been given back
 
 
 @cython.final
@@ -191,7 +191,6 @@ cdef class Channel:
     cdef uint64_t journal_tail
     cdef uint64_t journal_mask
     cdef uint32_t *known            # fid last defined for each place of the worker's table
-    cdef uint64_t longest           # payload that still goes through the ring
     cdef uint64_t size              # of the mapping
     cdef PeerArena results
     cdef void *core                 # while it is attached
@@ -242,7 +241,7 @@ cdef enum JobOutcome:
 
 cdef enum JobMark:
     ACK_DUE = 1     # on_acknowledge has to be called
-    QUEUED = 2      # stands in the undelivered queue
+    QUEUED = 2      # stands in the outbox
     DECODING = 4    # some thread is at it
     IS_FOREIGN = 8  # made by add()
     RETURNED = 16   # on_return has been called for it
@@ -255,7 +254,7 @@ cdef enum JobMark:
 cdef class AsyncResult:
     cdef object __weakref__
     cdef Core core
-    cdef PyObject *next         # in the undelivered queue or the backlog
+    cdef PyObject *next         # in the outbox or the backlog
     cdef PyObject *prev
     cdef PyObject *ahead        # some places later in the backlog, perhaps gone: to prefetch
     cdef object callbacks       # None, a callable, or a tuple of callables
@@ -301,6 +300,32 @@ cdef enum:
     PREFETCH_AHEAD = 8      # places; memory takes as long as some of them
 
 
+# ---- waiting ----
+
+cdef enum WaitKind:
+    WAIT_SLOT           # room below the limit
+    WAIT_REAPED         # `reaped` has passed the target
+    WAIT_COLLECTED      # `collected` has (inside a callback)
+    WAIT_JOB            # a job is ready, or its callbacks are ours to run
+    WAIT_DECODED        # another thread has decoded a job's outcome
+    WAIT_DRAINED        # nothing pending
+    WAIT_DISPATCHER     # nobody runs callbacks
+    WAIT_REAPER         # the reaper has something to dispatch, or shall end
+    WAIT_LOOP           # an event loop: something was collected since it looked
+
+
+cdef struct Waiter:
+    WaitKind kind
+    bint inside_dispatch
+    bint woken
+    PyObject *job           # borrowed
+    unsigned long thread
+    uint64_t target         # a count; of WAIT_SLOT: bytes of the arguments
+    PyThread_type_lock lock # of a follower, while it sleeps
+    Waiter *next
+    Waiter *prev
+
+
 # ---- core ----
 
 cpdef enum PoolState:
@@ -326,19 +351,77 @@ cdef class Table:
     cdef uint32_t count
 
 
+cdef struct Backlog:
+    Jobs jobs
+    PyObject *lately[PREFETCH_AHEAD]    # appended to it, in turn; perhaps gone
+    uint64_t appended
+
+
+@cython.final
+cdef class FunctionTable:
+    cdef dict by_id                 # id(target) -> Function
+    cdef object last_target
+    cdef Function last
+    cdef uint32_t last_fid
+
+
+@cython.final
+cdef class Deadlines:
+    cdef Limits limits              # of tasks that do not say otherwise; submit reads it
+    cdef uint64_t limited           # jobs in flight with a soft or hard limit
+    cdef uint64_t shortest          # limit among them, ns
+    cdef uint64_t next_check        # when the supervisor looks next, CLOCK_MONOTONIC ns
+    cdef list expiring              # heap of (when, number, job)
+
+
+cdef struct Waiting:
+    Waiter *first
+    Waiter *leader                  # the one that collects and may park
+    uint64_t epoch                  # of the last park
+    cp_patience patience
+    cp_word kick                    # raised when the leader shall look again
+    cp_word inside                  # callers inside a wait; the reaper reads it without the GIL
+
+
+cdef struct Reaper:
+    Waiter *waiter                  # while its thread waits
+    bint stop
+    bint sleeps                     # on the doorbells, without a time limit; a submission ends it
+    bint polls                      # it sleeps on the doorbells
+    uint32_t quiet                  # looks in a row, with nothing in flight
+    cp_patience patience
+    cp_word due                     # it has something to do
+    cp_word gathered                # collected by callers, who count it
+    uint64_t gathered_seen
+    int bell[2]                     # we ring it
+
+
+cdef struct Loop:
+    Waiter *waiter                  # NULL: there is no event loop
+    bint listens                    # it is not looking by itself just now
+    bint rung                       # its bell is
+    uint64_t seen                   # collected when it last looked
+    uint64_t lookout_at             # when the reaper looks by the clock, CLOCK_MONOTONIC ns; 0: at once
+    int bell[2]                     # for what comes over no ring
+    int fd                          # readable while that or the doorbell is rung; -1: never asked for
+
+
 @cython.final
 cdef class Core:
     cdef object __weakref__
     cdef unsigned fork_generation
-    cdef public int state
     cdef public object logger
 
-    # counters
+    # what the pool is; submit and the waits read it
+    cdef public int state
+    cdef readonly object broken     # why it is BROKEN
     cdef uint64_t limit             # most in flight
     cdef uint64_t max_bytes         # most of pickled arguments in flight
+
+    # the ledger (joblife.pxi, lookup.pxi); anybody reads it
     cdef readonly uint64_t bytes_in_flight
     cdef readonly uint64_t in_flight        # submitted and not collected
-    cdef readonly uint64_t waiting_callbacks  # collected, callbacks not returned
+    cdef readonly uint64_t waiting_callbacks  # undelivered: collected, callbacks not returned
     cdef readonly uint64_t submitted
     cdef readonly uint64_t collected
     cdef readonly uint64_t reaped           # collected and callbacks returned
@@ -349,80 +432,50 @@ cdef class Core:
     cdef readonly uint64_t expired
     cdef readonly uint64_t callback_errors
     cdef uint64_t last_number       # tid
-    cdef uint32_t since_reap
+    cdef uint32_t since_reap        # submissions (submit.pxi, dispatch.pxi)
 
-    # time limits
-    cdef Limits limits              # of tasks that do not say otherwise
-    cdef uint64_t limited           # jobs in flight with a soft or hard limit
-    cdef uint64_t shortest          # limit among them, ns
-    cdef uint64_t next_check        # when the supervisor looks next, CLOCK_MONOTONIC ns
-    cdef list expiring              # heap of (when, number, job)
-    cdef readonly list condemned    # (channel, signal): for the supervisor to kill
-    cdef readonly object broken     # why the pool is BROKEN
-    cdef bint imbalanced            # a worker is idle while tasks wait at another
-    cdef int64_t look_after         # ns until a leader to whom nothing happens looks by itself
-    cdef bint watch_first           # the supervisor wants to know when work begins
-
-    # jobs
-    cdef Jobs backlog
-    cdef PyObject *lately[PREFETCH_AHEAD]   # appended to it, in turn; perhaps gone
-    cdef uint64_t backlog_appended
-    cdef Jobs undelivered
-    cdef Jobs grave                 # finished in collect; references to be dropped
-    cdef dict functions             # id(target) -> Function
-    cdef object last_target
-    cdef Function last_function
-    cdef uint32_t last_fid
-    cdef dict foreign_jobs          # tid -> job, of what add() put in the queue
-    cdef object poller              # of those that cannot notify
+    # jobs, by where they are besides the journals
+    cdef Backlog backlog            # backlog.pxi; its length is anybody's
+    cdef Jobs outbox                # collected, its callbacks have not begun (joblife, dispatch, lookup)
+    cdef Jobs grave                 # finished in collect; references to be dropped (joblife)
+    cdef dict foreign_jobs          # tid -> job, of what add() put in the queue (foreign, lookup)
+    cdef object poller              # of those that cannot notify (foreign)
 
     # workers
-    cdef public uint32_t processes  # most that are given tasks
-    cdef Table table
+    cdef public uint32_t processes  # most that are given tasks (the supervisor)
+    cdef Table table                # state.pxi
+    cdef bint imbalanced            # a worker is idle while tasks wait at another (place, balance)
+    cdef FunctionTable functions    # functions.pxi
+
+    # for the supervisor
+    cdef public int supervisor_bell # rung when a worker needs looking after; -1: nobody listens
+    cdef readonly list condemned    # (channel, signal): for it to kill (kill.pxi)
+    cdef bint wake_at_first_task    # it wants to know when work begins
+    cdef Deadlines deadlines        # limits.pxi
+
+    # shared memory
     cdef cp_control *control
     cdef readonly int segment_fd
     cdef Codec codec
     cdef Arena arguments
     cdef readonly uint64_t ring_size
     cdef bint copies                # results do not live in shared memory
-    cdef bint keeping               # the supervisor knows that memory is kept
+    cdef bint keeping               # the supervisor knows that memory is kept (state.pxi)
     cdef int bell[2]                # workers ring it
-    cdef int reaper_bell[2]         # we ring it
-    cdef int loop_bell[2]           # the same, for an event loop
-    cdef int loop_fd                # readable while `bell` or `loop_bell` is rung; -1: never asked for
-    cdef public int supervisor_bell # rung when a worker needs looking after; -1: nobody listens
 
-    # dispatch
-    cdef unsigned long dispatcher   # thread that runs callbacks, 0: none
+    # dispatch.pxi
+    cdef unsigned long dispatcher   # thread that runs callbacks, 0: none; anybody reads it
     cdef AsyncResult delivering     # by an overridden on_return
     cdef object interrupt           # SystemExit or KeyboardInterrupt from a callback
     cdef int callbacks_in
     cdef bint overridden            # the facade has its own on_return or on_ready
-    cdef object keeper              # the facade, while anything is pending
+    cdef object keeper              # the facade, while anything is pending (joblife.pxi)
 
-    # waiting
-    cdef Waiter *waiters
-    cdef Waiter *leader
-    cdef Waiter *reaper             # while the reaper thread waits
-    cdef bint reaper_stop
-    cdef bint reaper_sleeps         # on the doorbells, without a time limit
-    cdef uint32_t quiet_looks       # of the reaper, with nothing in flight
-    cdef bint reaper_polls          # it sleeps on the doorbells
-    cdef uint64_t epoch             # of the last park
-    cdef cp_patience patience
-    cdef cp_patience reaper_patience
-    cdef cp_word kick               # raised when the leader shall look again
-    cdef cp_word inside             # callers inside a wait
-    cdef cp_word gathered           # collected by callers
-    cdef cp_word reaper_due         # the reaper has something to do
-    cdef uint64_t gathered_seen     # by the reaper
-
-    # an event loop that waits at loop_fd (eventloop.pxi)
-    cdef Waiter *loop               # NULL: there is none
-    cdef bint loop_listens          # it is not looking by itself just now
-    cdef bint loop_rung             # loop_bell is
-    cdef uint64_t loop_seen         # collected when it last looked
-    cdef uint64_t lookout_at        # when the reaper looks by the clock, CLOCK_MONOTONIC ns; 0: at once
+    # who waits
+    cdef Waiting waiting            # waiting.pxi; eventloop.pxi takes and gives the lead
+    cdef Reaper reaper              # reaper.pxi
+    cdef Loop loop                  # eventloop.pxi; the reaper looks out for it
+    cdef int64_t look_after         # ns until a leader to whom nothing happens looks by itself (collect, waiting)
 
 
 # ---- submit ----
@@ -432,32 +485,6 @@ cdef class Options:
     cdef Limits limits          # instead of the pool's
     cdef object accept          # accept_callback or None
     cdef int64_t slot_deadline  # see deadline_after; 0: do not wait for a slot
-
-
-# ---- waiting ----
-
-cdef enum WaitKind:
-    WAIT_SLOT           # room below the limit
-    WAIT_REAPED         # `reaped` has passed the target
-    WAIT_COLLECTED      # `collected` has (inside a callback)
-    WAIT_JOB            # a job is ready, or its callbacks are ours to run
-    WAIT_DECODED        # another thread has decoded a job's outcome
-    WAIT_DRAINED        # nothing pending
-    WAIT_DISPATCHER     # nobody runs callbacks
-    WAIT_REAPER         # the reaper has something to dispatch, or shall end
-    WAIT_LOOP           # an event loop: something was collected since it looked
-
-
-cdef struct Waiter:
-    WaitKind kind
-    bint inside_dispatch
-    bint woken
-    PyObject *job           # borrowed
-    unsigned long thread
-    uint64_t target         # a count; of WAIT_SLOT: bytes of the arguments
-    PyThread_type_lock lock # of a follower, while it sleeps
-    Waiter *next
-    Waiter *prev
 
 
 # ---- facade ----

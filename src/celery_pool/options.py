@@ -171,7 +171,7 @@ class PoolOptions:
             self.soft_timeout,
             self.timeout,
             self.max_bytes,
-            self.max_memory is not None or self.memory_kill is not None,
+            wake_at_first_task=self.max_memory is not None or self.memory_kill is not None,
         )
         return core
 

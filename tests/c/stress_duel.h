@@ -109,7 +109,7 @@ static void duel_worker(void *context)
         f->kind = CP_RESULT;
         meet(d, WORKER_SIDE, &round, &random);
         cp_ring_publish(&completion);
-        cp_ring_if_parked(&parent);
+        cp_bell_ring_if_parked(&parent);
         cp_publish(&w->won[WORKER_SIDE], parent.rung);
         meet(d, WORKER_SIDE, &round, &random);
 
@@ -147,7 +147,7 @@ static void duel_parent(struct duel *d)
         f->kind = CP_TASK;
         meet(d, PARENT_SIDE, &round, &random);
         cp_ring_publish(&submission);
-        cp_ring_if_parked(&worker);
+        cp_bell_ring_if_parked(&worker);
         cp_publish(&w->won[PARENT_SIDE], worker.rung);
         meet(d, PARENT_SIDE, &round, &random);
 
@@ -155,7 +155,7 @@ static void duel_parent(struct duel *d)
         while (cp_ring_next(&completion, &copy, &position, &payload) == CP_FRAME)
             cp_ring_advance(&completion, &copy);
         cp_ring_release(&completion);
-        cp_ring_if_parked(&worker);
+        cp_bell_ring_if_parked(&worker);
         cp_publish(&w->won[PARENT_SIDE], worker.rung);
         meet(d, PARENT_SIDE, &round, &random);
 

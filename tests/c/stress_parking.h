@@ -58,7 +58,7 @@ static void worker_end_publish(struct worker_end *e, uint64_t number)
     fill((uint8_t *)(f + 1), length, number);
     cp_ring_publish(&e->completion);
     dawdle(&e->random);
-    cp_ring_if_parked(&e->parent);
+    cp_bell_ring_if_parked(&e->parent);
 }
 
 static void parking_work(void *context)
@@ -107,7 +107,7 @@ static bool push(cp_producer *p, cp_ringer *ringer, uint64_t number, uint64_t *r
     fill((uint8_t *)(f + 1), length, number);
     cp_ring_publish(p);
     dawdle(random);
-    cp_ring_if_parked(ringer);
+    cp_bell_ring_if_parked(ringer);
     return true;
 }
 
@@ -156,7 +156,7 @@ static void parking_run(struct parking *k, uint64_t ring_size)
             check(got == CP_EMPTY);
             cp_ring_release(&end[w].completion);
             dawdle(&random);
-            cp_ring_if_parked(&end[w].ringer);
+            cp_bell_ring_if_parked(&end[w].ringer);
         }
         for (int w = 0; w < k->workers; w++)        /* ... and refill */
             while (end[w].sent < k->frames && (!k->alternate || end[w].sent == end[w].received) &&

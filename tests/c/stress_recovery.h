@@ -61,7 +61,7 @@ static void hand_release(cp_consumer *submission, bool *skipped, cp_ringer *pare
 {
     cp_ring_release(submission);
     if (*skipped)       /* no completion tells of the room that they left */
-        cp_ring_if_parked(parent);
+        cp_bell_ring_if_parked(parent);
     *skipped = false;
 }
 
@@ -111,7 +111,7 @@ static void hand_work(struct recovery *k, struct pair *pair, uint64_t random)
             cp_bump(&k->bodies[tid].finished, 1);
             cp_ring_publish(&completion);
             maybe_die(&random);
-            cp_ring_if_parked(&parent);
+            cp_bell_ring_if_parked(&parent);
             maybe_die(&random);
         }
         cp_ring_advance(&submission, &f);
@@ -188,7 +188,7 @@ static void hand_refill(struct recovery *k)
             break;
         k->backlog_first++;
         cp_ring_publish(&h->submission);
-        cp_ring_if_parked(&h->ringer);
+        cp_bell_ring_if_parked(&h->ringer);
     }
 }
 
@@ -215,7 +215,7 @@ static void hand_collect(struct recovery *k, struct hand *h)
     }
     check(got == CP_EMPTY);
     cp_ring_release(&h->completion);
-    cp_ring_if_parked(&h->ringer);
+    cp_bell_ring_if_parked(&h->ringer);
 }
 
 static bool hand_revoke(struct hand *h, uint64_t at)

@@ -280,7 +280,7 @@ static uint64_t claim_tid(int task) { return mutation == CLAIM_WITHOUT_TID ? 0 :
 static void ring_if_parked(cp_ringer *r)
 {
     if (mutation != RINGER_CLEARS) {
-        cp_ring_if_parked(r);
+        cp_bell_ring_if_parked(r);
         return;
     }
     locked_step("exchange", r->epoch);
