@@ -12,13 +12,15 @@ CC ?= cc
 BIN := $(VENV)/bin
 SOURCES := setup.py pyproject.toml $(wildcard src/_poolcore.pyx src/_poolcore/*.h src/_poolcore/*.pxi) src/celery_pool/_poolcore.pxd
 PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check
+ROOMS := core supervision facades faults stress docs packaging
 SANITIZERS := address,undefined
 
-.PHONY: help demo test test-slow test-all test-fresh test-next lint format typecheck build werror bench perf-guard where-it-goes report stress soak sanitize clean
+.PHONY: help demo test $(addprefix test-,$(ROOMS)) test-slow test-all test-fresh test-next lint format typecheck build werror bench perf-guard where-it-goes report stress soak sanitize clean
 .DELETE_ON_ERROR:
 
 help: ## this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-13s %s\n", $$1, $$2 }' Makefile
+	@echo 'make test-ROOM    the tests of one room, slow ones too: $(ROOMS)'
 
 demo: $(VENV)/.built ## the main job on real input, beside multiprocessing and concurrent.futures
 	$(BIN)/python examples/demo.py $(ARGS)
@@ -29,6 +31,10 @@ test: $(VENV)/.built ## the test suite (ARGS="-k name" and the like for pytest)
 
 test-slow: $(VENV)/.built ## the long tests: model, packaging, the standard library's under all start methods ...
 	$(BIN)/python -m pytest -n $(JOBS) -m slow $(ARGS)
+
+# docs/design.md says which folder of src/ each room is about
+$(addprefix test-,$(ROOMS)): test-%: $(VENV)/.built
+	$(BIN)/python -m pytest -n $(JOBS) $(ARGS) tests/$*
 
 test-all: test test-slow ## both on every supported Python that is installed
 	@set -e; for python in $$(tools/pythons --besides $(PYTHON)); do \
@@ -83,11 +89,11 @@ stress: build/ring_stress-thread build/ring_stress-address ## the rings in C und
 	build/ring_stress-address $(ROUNDS)
 
 soak: $(VENV)/.built ## a pool under load and faults for DURATION seconds (ARGS=--help for more)
-	$(BIN)/python -W error tests/soak.py --seconds $(DURATION) $(ARGS)
+	PYTHONPATH=tests/support $(BIN)/python -W error tests/stress/soak.py --seconds $(DURATION) $(ARGS)
 
 build/ring_stress-thread: SANITIZE := thread
 build/ring_stress-address: SANITIZE := address,undefined
-build/ring_stress-%: tests/c/ring_stress.c $(wildcard tests/c/*.h) $(wildcard src/_poolcore/*.h)
+build/ring_stress-%: tests/stress/c/ring_stress.c $(wildcard tests/stress/c/*.h) $(wildcard src/_poolcore/*.h)
 	@mkdir -p build
 	$(CC) -std=gnu11 -O1 -g -Wall -Wextra -Werror -DCP_DEBUG=1 -fsanitize=$(SANITIZE) \
 	  -fno-sanitize-recover=all -pthread -Isrc $< -o $@

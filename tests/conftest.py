@@ -8,12 +8,14 @@ import signal
 import sys
 import tempfile
 from collections.abc import Callable, Generator, Iterator
+from pathlib import Path
 from typing import TypeAlias
 
 import pytest
 
 from celery_pool import TaskPool
 from guards import Belongings, adopt_orphans, leftovers, sign_names
+from support import Gate
 
 START_METHODS = [
     method
@@ -73,6 +75,11 @@ def leak_guard(request: pytest.FixtureRequest) -> Iterator[None]:
     left = leftovers(before, deadline=1.0 if failed else 5.0)
     if left and not failed:
         pytest.fail("left behind:\n  " + "\n  ".join(left), pytrace=False)
+
+
+@pytest.fixture
+def gate(tmp_path: Path) -> Gate:
+    return Gate(tmp_path)
 
 
 @pytest.fixture(params=START_METHODS)

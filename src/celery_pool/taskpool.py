@@ -460,7 +460,7 @@ class TaskPool(TaskPoolBase):
     # ---- for the facades beside: pool, executor, aio ----
     #
     # What they need of a pool and its users do not. They touch neither the core nor
-    # the supervisor; tests/test_house.py holds them to it.
+    # the supervisor; tests/packaging/test_house.py holds them to it.
 
     _lost_breaks_pool = False  # of a subclass: the first worker that dies unasked ends it all
 

@@ -14,13 +14,13 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import pytest
+
 import fault_table
 import fault_tasks
-import pytest
-from fault_table import CASES, IN_A_CALLBACK, IN_A_TASK, LETHAL, ON_THE_WAY, Case
-
 import tasks
 from celery_pool import TaskPool, WorkerLostError
+from fault_table import CASES, IN_A_CALLBACK, IN_A_TASK, LETHAL, ON_THE_WAY, Case
 from guards import wait_until
 from support import DEADLINE, Background, Calls, Gate, at_rest
 
