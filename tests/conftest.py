@@ -2,7 +2,6 @@ from __future__ import annotations
 
 import contextlib
 import faulthandler
-import multiprocessing
 import os
 import signal
 import sys
@@ -15,14 +14,7 @@ import pytest
 
 from celery_pool import TaskPool
 from guards import Belongings, adopt_orphans, leftovers, sign_names
-from support import Gate
-
-START_METHODS = [
-    method
-    for method in ("fork", "forkserver", "spawn")
-    if method in multiprocessing.get_all_start_methods()
-]
-
+from support import START_METHODS, Gate
 
 Report: TypeAlias = Generator[None, pytest.TestReport, pytest.TestReport]
 

@@ -15,9 +15,8 @@ import pytest
 
 import tasks
 from celery_pool import PoolTerminated, TaskPool
-from conftest import START_METHODS
 from guards import Belongings, leftovers, wait_until
-from support import DEADLINE, is_gone, script_environment
+from support import DEADLINE, START_METHODS, is_gone, script_environment
 
 SHM = Path("/dev/shm")
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import multiprocessing
 import os
 import pickle
 import re
@@ -19,6 +20,12 @@ from celery_pool import ExceptionInfo, TaskPool
 from guards import wait_until
 
 DEADLINE = 10.0
+
+START_METHODS = [
+    method
+    for method in ("fork", "forkserver", "spawn")
+    if method in multiprocessing.get_all_start_methods()
+]
 
 #: What pickling a local function raises: up to Python 3.13 the first, since then the second.
 CANNOT_PICKLE = (AttributeError, pickle.PicklingError)
@@ -174,8 +181,10 @@ def run_script(text: str, *args: str, timeout: float = 40.0) -> subprocess.Compl
 
 
 def script_environment() -> dict[str, str]:
-    package = Path(celery_pool.__file__).parent.parent
-    return {**os.environ, "PYTHONPATH": os.pathsep.join([str(package), str(Path(__file__).parent)])}
+    """In which scripts find the package, these modules and conftest."""
+    here = Path(__file__).parent
+    places = [Path(celery_pool.__file__).parents[1], here, here.parent]
+    return {**os.environ, "PYTHONPATH": os.pathsep.join(map(str, places))}
 
 
 def is_gone(pid: int) -> bool:

@@ -15,9 +15,9 @@ from typing import Any
 
 import pytest
 
-from conftest import START_METHODS
 from guards import Belongings, leftovers
 from pool_adapter import AdaptedPool, instead_of_multiprocessing
+from support import START_METHODS
 
 WITHOUT = "this Python comes without its tests (Debian: libpython3-testsuite)"
 script_helper = pytest.importorskip(
