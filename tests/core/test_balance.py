@@ -145,14 +145,14 @@ def test_many_long_tasks(pool, gate):
     assert [r.get(DEADLINE) for r in long] == [0, 1, 2]
 
 
-def test_long_tasks_wait_for_the_next_free_worker(pool):
+def test_long_tasks_wait_for_the_next_free_worker(pool, gate):
     """Not for the one that they were given to."""
     p = pool(None, processes=2)
-    start = time.monotonic()
-    first = p.apply_async(time.sleep, (1.5,))
+    first = p.apply_async(tasks.pass_gate, (gate.path,))
     others = [p.apply_async(time.sleep, (0.1,)) for _ in range(10)]
-    all_ready(others, "ten of 0.1 s beside one of 1.5 s")
-    assert time.monotonic() - start < 1.4
+    all_ready(others, "ten of 0.1 s beside one without end")
+    assert not first.ready()
+    gate.open()
     first.get(DEADLINE)
 
 
@@ -186,11 +186,14 @@ def test_new_workers_take_over_queued_work(pool, gate):
     long.get(DEADLINE)
 
 
-def test_new_workers_share_long_queued_work(pool):
+def test_new_workers_share_long_queued_work(pool, gate):
     p = pool(None, processes=1)
-    results = [p.apply_async(time.sleep, (0.1,)) for _ in range(20)]
+    results = [p.apply_async(tasks.pass_gate, (gate.path, i)) for i in range(20)]
+    gate.await_tasks(1)
     p.grow(3)
-    assert all_ready(results, "20 of 0.1 s by 1 + 3") < 1.6
+    assert sorted(gate.await_tasks(4)) == sorted(p.get_worker_pids())
+    gate.open()
+    assert [r.get(DEADLINE) for r in results] == list(range(20))
 
 
 def test_behind_a_killed_worker(pool, tmp_path):

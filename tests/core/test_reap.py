@@ -8,7 +8,7 @@ import pytest
 
 import tasks
 from guards import wait_until
-from support import DEADLINE, Background, Calls, Gate, at_rest, collected, stays
+from support import DEADLINE, Background, Calls, Gate, at_rest, collected, in_time, stays, took
 
 
 @pytest.mark.parametrize("mode", ["any", "reaper", "caller"])
@@ -58,7 +58,7 @@ def test_reap_does_not_wait_without_timeout(pool, gate):
     assert p.reap() == 0
     assert p.reap(timeout=None) == 0
     assert p.reap(timeout=0) == 0
-    assert time.monotonic() - start < 1
+    took(start, 1)
     gate.open()
     assert p.reap(timeout=DEADLINE) == 1
     assert len(calls) == 1
@@ -70,7 +70,7 @@ def test_reap_timeout_is_the_default(pool, gate, mode):
     p.apply_async(tasks.pass_gate, (gate.path,), callbacks=Calls())
     start = time.monotonic()
     assert p.reap() == 0
-    assert 0.1 <= time.monotonic() - start < 5
+    assert took(start, 5) >= 0.1
     p.reap_timeout = DEADLINE
     reaper = Background(p.reap)
     assert stays(lambda: not reaper.done, 0.05)
@@ -84,7 +84,7 @@ def test_reap_timeout_is_overridden(pool, gate):
     start = time.monotonic()
     assert p.reap(timeout=0.05) == 0
     assert p.reap(timeout=None) == 0
-    assert time.monotonic() - start < 5
+    took(start, 5)
     gate.open()
     assert p.reap() == 1
 
@@ -93,7 +93,7 @@ def test_reap_with_nothing_in_flight_does_not_wait(pool):
     p = pool(1, reap_timeout=DEADLINE)
     start = time.monotonic()
     assert p.reap() == 0
-    assert time.monotonic() - start < 5
+    took(start, 5)
 
 
 def test_reap_counts_jobs_without_callbacks(pool, gate):
@@ -205,4 +205,4 @@ def test_paced_submissions_are_delivered_at_once(pool):
         )
         time.sleep(0.001)
     wait_until(lambda: len(latencies) == 200, DEADLINE)
-    assert sorted(latencies)[100] < 0.02
+    assert in_time(sorted(latencies)[100], 0.02)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import os
-import pty
 import re
 import select
 import signal
@@ -18,7 +17,15 @@ import tasks
 from celery_pool import PoolTerminated
 from guards import wait_until
 from processes import sleeps
-from support import DEADLINE, PYTHON, Background, at_rest, is_gone, script_environment
+from support import (
+    DEADLINE,
+    PYTHON,
+    Background,
+    at_rest,
+    is_gone,
+    open_terminal,
+    script_environment,
+)
 
 MODES = ["any", "reaper", "caller"]
 
@@ -254,7 +261,7 @@ class Terminal:
     """A program on a pseudo-terminal of its own, in the foreground."""
 
     def __init__(self, script, *args):
-        self.master, slave = pty.openpty()
+        self.master, slave = open_terminal()
         self.output = ""
         try:
             self.process = subprocess.Popen(

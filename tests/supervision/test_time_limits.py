@@ -32,7 +32,7 @@ from celery_pool import (
     TimeLimitExceeded,
 )
 from guards import wait_until
-from support import DEADLINE, Background, Calls, at_rest, is_gone
+from support import DEADLINE, Background, Calls, at_rest, in_time, is_gone, took
 
 
 def works_again(p, old):
@@ -55,7 +55,8 @@ def test_soft_is_raised_inside_the_task(pool, start_method, whose):
     options = {"soft_timeout": 0.2} if whose == "task" else {}
     text, seconds = p.apply_async(limit_targets.catches, **options).get(DEADLINE)
     assert "soft_timeout" in text
-    assert 0.05 < seconds < 2  # the clock starts before the arguments are unpickled
+    assert seconds > 0.05  # the clock starts before the arguments are unpickled
+    assert in_time(seconds, 2)
     assert p.get_worker_pids() == old
     statistics = p.statistics()
     assert (statistics.succeeded, statistics.exits) == (1, {"soft_limit": 1})
@@ -90,9 +91,10 @@ def test_soft_uncaught_fails_the_task(pool, kind):
 def test_soft_swallowed_is_raised_again_each_second(pool):
     p = pool(1)
     seen = p.apply_async(limit_targets.swallows, (3,), soft_timeout=0.1).get(DEADLINE)
-    assert 0.09 < seen[0] < 0.6
-    for earlier, later in zip(seen, seen[1:], strict=False):
-        assert 0.8 < later - earlier < 1.6
+    for n, seconds in enumerate(seen):
+        assert seconds > 0.09 + 0.95 * n
+    for earlier, later in zip([0, *seen], seen, strict=False):
+        assert in_time(later - earlier, 1.6 if earlier else 0.6)
     assert p.statistics().exits == {"soft_limit": 3}
 
 
@@ -135,7 +137,7 @@ def test_hard_ends_the_task_by_name(pool, kind):
     r = p.apply_async(limit_targets.endless, (kind,), errbacks=bad, meta="m")
     with pytest.raises(TimeLimitExceeded) as caught:
         r.get(DEADLINE)
-    assert 0.19 < time.monotonic() - start < 3
+    assert took(start, 3) > 0.19
     error = caught.value
     assert not isinstance(error, (TimeoutError, multiprocessing.TimeoutError))
     assert (error.timeout, error.pid, error.tid) == (0.2, old[0], r.tid)
@@ -167,7 +169,7 @@ def test_hard_when_sigterm_is_ignored(pool, kind):
     r = p.apply_async(limit_targets.endless, (kind, None, True), timeout=0.2)
     with pytest.raises(TimeLimitExceeded, match=limit_targets.ENDLESS[kind].__name__):
         r.get(DEADLINE)
-    assert 0.49 < time.monotonic() - start < 3
+    assert took(start, 3) > 0.49
     works_again(p, old)
 
 
@@ -210,7 +212,7 @@ def test_what_waits_behind_a_killed_task_does_not_wait_for_its_grace(pool, tmp_p
     start = time.monotonic()
     for other in others:
         other.get(DEADLINE)
-    assert time.monotonic() - start < 5
+    took(start, 5)
     assert not r.ready()
     p.terminate()
 
@@ -224,7 +226,7 @@ def test_a_tasks_own_limit_instead_of_the_pools(pool):
         shorter.get(DEADLINE)
     assert caught.value.timeout == 0.1
     assert longer.get(DEADLINE) is None
-    assert time.monotonic() - start < 5
+    took(start, 5)
     unlimited = {"timeout": float("inf"), "soft_timeout": float("inf")}
     assert p.apply_async(time.sleep, (0.4,), **unlimited).get(DEADLINE) is None
 
@@ -312,7 +314,7 @@ def test_expires_while_the_worker_is_busy(pool, gate, tmp_path, form):
     kept = p.apply_async(tasks.same, (2,), expires=form(30))
     with pytest.raises(TaskExpired) as caught:
         r.get(DEADLINE)
-    assert 0.15 < time.monotonic() - start < 2
+    assert took(start, 2) > 0.15
     assert caught.value.tid == r.tid
     assert isinstance(caught.value, PoolError)
     assert bad.calls == [(caught.value, "m")]

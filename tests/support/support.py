@@ -6,6 +6,7 @@ import logging
 import multiprocessing
 import os
 import pickle
+import pty
 import re
 import subprocess
 import sys
@@ -14,6 +15,8 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
+
+import pytest
 
 import celery_pool
 from celery_pool import ExceptionInfo, TaskPool
@@ -187,6 +190,14 @@ def script_environment() -> dict[str, str]:
     return {**os.environ, "PYTHONPATH": os.pathsep.join(map(str, places))}
 
 
+def open_terminal() -> tuple[int, int]:
+    """Both ends of a pseudo-terminal."""
+    try:
+        return pty.openpty()
+    except OSError as error:
+        pytest.skip(f"there are no pseudo-terminals here: {error}")
+
+
 def is_gone(pid: int) -> bool:
     """No such process, or only its status is left."""
     try:
@@ -199,6 +210,25 @@ def is_gone(pid: int) -> bool:
 def failure(info: Any) -> BaseException:
     assert isinstance(info, ExceptionInfo)
     return info.exception
+
+
+def took(start: float, at_most: float) -> float:
+    """The seconds since `start`, which are not too many."""
+    __tracebackhide__ = True
+    seconds = time.monotonic() - start
+    assert in_time(seconds, at_most), f"took {seconds:.3f} s"
+    return seconds
+
+
+def in_time(seconds: float, at_most: float) -> bool:
+    """At most so many; on a machine that is busy just now, as much more as twenty processes take
+    that do nothing."""
+    if seconds < at_most:
+        return True
+    begin = time.monotonic()
+    for _ in range(4):
+        subprocess.run([sys.executable, "-ISc", ""], check=True)
+    return seconds < at_most + 5 * (time.monotonic() - begin)
 
 
 def stays(condition: Callable[[], bool], seconds: float = 0.15) -> bool:
