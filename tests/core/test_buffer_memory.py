@@ -399,7 +399,7 @@ def test_threads(pool):
     def body(number):
         chance = random.Random(number)
         kept = []
-        while time.monotonic() < end:
+        while time.monotonic() < end or not kept:
             size, seed = int(2 ** chance.uniform(10, 22)), chance.randrange(256)
             data = np.full(size, seed, np.uint8)
             found = p.apply_async(buffer_tasks.overwrite_and_return, (data,)).get(DEADLINE)

@@ -17,7 +17,7 @@ import hammering
 import tasks
 from celery_pool import MemoryLimitExceeded
 from guards import wait_until
-from support import DEADLINE, Calls, Gate, at_rest, took
+from support import DEADLINE, Calls, Gate, at_rest
 
 MIB = 1024
 
@@ -81,17 +81,21 @@ def test_failures_count_as_tasks(pool):
     wait_until(lambda: p.statistics().exits.get("recycled", 0) >= 2)
 
 
-def test_the_successor_is_up_before_the_worker_leaves(pool):
+def test_the_successor_is_up_before_the_worker_leaves(pool, tmp_path):
     """So that there is always one that takes tasks."""
     p = pool(None, processes=1, maxtasksperchild=10)
-    pids = [p.apply_async(pid_and_wait, (0.002,)) for _ in range(100)]
-    start = time.monotonic()
-    gone = 0
-    while not all(r.ready() for r in pids):
-        gone += not p.get_worker_pids()
-        time.sleep(0.001)
-    assert not gone
-    took(start, 5)  # 0.2 s of work
+    one_at_a_time(p, 1)
+    for round_ in range(5):
+        old = p.get_worker_pids()
+        assert one_at_a_time(p, 8) == old * 8
+        gate = Gate(tmp_path, f"gate{round_}")
+        tenth = p.apply_async(tasks.pass_gate, (gate.path,))
+        assert gate.await_tasks() == old
+        successor = one_at_a_time(p, 1)
+        assert sorted(p.get_worker_pids()) == sorted(old + successor)
+        gate.open()
+        tenth.get(DEADLINE)
+        wait_until(lambda s=successor: p.get_worker_pids() == s, DEADLINE, "the worker has left")
 
 
 def test_it_costs_little(pool):
