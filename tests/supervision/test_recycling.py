@@ -137,7 +137,7 @@ def test_callbacks_and_recycling(pool):
 def test_the_finalizer_of_a_recycled_worker(pool, tmp_path):
     log = tmp_path / "log"
     log.touch()
-    p = pool(1, maxtasksperchild=1, finalizer=Finish(str(log)))
+    p = pool(1, processes=1, maxtasksperchild=1, finalizer=Finish(str(log)))
     pids = one_at_a_time(p, 5)
     wait_until(lambda: len(log.read_text().split()) >= 4, DEADLINE)
     assert len(set(pids)) == 5
