@@ -47,5 +47,6 @@ def test_the_stress_finds_faults(fault: tuple[str, str, str, str, str], tmp_path
     assert text.count(right) == 1
     path.write_text(text.replace(right, wrong))
     program = build(tmp_path, tmp_path / "src")
-    output = finished(program, f"--mode={mode}", "--patience=2", "100000", expect=1)
+    # it ends with the finding; a tenth of the rounds misses one of garbage once in eight runs
+    output = finished(program, f"--mode={mode}", "--patience=2", "1000000", expect=1)
     assert finding in output
