@@ -5,7 +5,6 @@ from __future__ import annotations
 import importlib.util
 import json
 import os
-import pty
 import select
 import shlex
 import signal
@@ -30,6 +29,7 @@ from command_line import (
     wait_until_it_rests,
 )
 from guards import descendants, wait_until
+from support import open_terminal
 
 # ---- Ends
 
@@ -271,7 +271,7 @@ class Screen:
     """What a command writes to a terminal."""
 
     def __init__(self) -> None:
-        self.master, self.slave = pty.openpty()
+        self.master, self.slave = open_terminal()
         self.text = b""
         self._reader = threading.Thread(target=self._read, daemon=True)
 
