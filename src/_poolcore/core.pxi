@@ -32,7 +32,7 @@ cdef class Core:
         self.max_bytes = self.deadlines.shortest = self.deadlines.next_check = UNLIMITED
         self.look_after = TICK_NS
         self.processes = 0xffffffff     # until the supervisor says
-        self.condemned = []
+        self.sentences = []
         self.table = Table([])
         self.set_patience(2000, 100)
         with _forkguard.lock:
@@ -149,7 +149,7 @@ cdef class Core:
 
     def doom_running(self, Channel channel not None, reason):
         """Decides that the task that the worker runs ends with `reason` (class,
-        arguments without the tid), whatever it does from now on; the caller kills
+        arguments by name, without the tid), whatever it does from now on; the caller kills
         the worker. Returns whether it runs one."""
         cdef AsyncResult job
         collect(self, True)
@@ -157,16 +157,17 @@ cdef class Core:
         return job is not None and doom(self, job, reason)
 
     def check_limits(self):
-        """Looks at the time limits. Returns (what is due, seconds to the next look
-        or None); due are ("soft" or "hard", channel) pairs, whose workers the
-        caller signals or kills. A hard one's outcome is decided."""
+        """Looks at the time limits: passes sentences on tasks that are past theirs.
+        Returns the seconds to the next look, or None."""
         return check_limits(self)
 
-    def take_condemned(self):
-        """(channel, signal) pairs whose workers the caller kills."""
-        condemned = self.condemned
-        self.condemned = []
-        return condemned
+    def take_sentences(self):
+        """(channel, what, signal) of workers that the caller signals or kills: what is
+        "soft_limit", "hard_limit" or "terminated"; but for the first the task's outcome
+        is decided."""
+        sentences = self.sentences
+        self.sentences = []
+        return sentences
 
     def prune(self, bint everything=False):
         """Gives memory back that has not been used for a while, or all that is not in
@@ -199,7 +200,7 @@ cdef class Core:
             watch(self)
 
     def break_pool(self, reason):
-        """No new tasks: they are refused with this (class, arguments without the tid)."""
+        """No new tasks: they are refused with this (class, arguments by name)."""
         self.broken = reason
         self.state = BROKEN
 
@@ -272,7 +273,7 @@ cdef class Core:
     def recover(self, Channel channel not None, reason, bint requeue=True):
         """Gives up a worker that is dead for certain.
 
-        `reason` is (exception class, arguments without the tid) for the task that
+        `reason` is (exception class, arguments by name, without the tid) for the task that
         it was running. Tasks that had not started go to other workers, unless
         `requeue` is false: then they end with the same reason. Returns how many
         have ended so."""

@@ -15,7 +15,7 @@ cdef tuple give_up_pending(Core core):
             job = journal_first(channel)
             if job is None:
                 break
-            if job.marks & DOOMED or doom(core, job, (_errors.PoolTerminated, ("the pool was drained",))):
+            if job.marks & DOOMED or doom(core, job, (_errors.PoolTerminated, {"message": "the pool was drained"})):
                 running.append(job_meta(job))
                 break
             if cp_now() > patience:     # done, but not published: it is stopped right there

@@ -73,7 +73,7 @@ cdef class AsyncResult:
         """Takes the task back if it has not started: it never runs, and fails with
         TaskCancelled (a concurrent.futures.CancelledError). Returns whether so."""
         check_process(self.core)
-        return cancel(self, _errors.TaskCancelled, ())
+        return cancel(self, _errors.TaskCancelled, {})
 
     def terminate(self, signum=SIGTERM):
         """Ends the task, and nothing but it: it fails with TaskTerminated.
@@ -176,8 +176,8 @@ cdef int settle_raw(AsyncResult job) except -1:
     cdef bint counted_as_success = job.outcome == RAW_RESULT or job.outcome == FOREIGN
     try:
         if job.outcome == REASON:
-            reason, arguments = job.payload
-            job.payload = reason(*arguments)
+            kind, details = job.payload
+            job.payload = kind(**details)
             job.outcome = EXCEPTION
         elif job.outcome == NO_MEMORY:
             job.payload = MemoryError("no memory for the outcome of the task")

@@ -91,7 +91,7 @@ cdef int end_with(Core core, AsyncResult job, reason) except -1:
     drop_arguments(core, job)
     job.channel = None
     job.outcome = REASON
-    job.payload = (reason[0], (*reason[1], job_tid(job)))
+    job.payload = (reason[0], {**reason[1], "tid": job_tid(job)})
     if issubclass(reason[0], _errors.WorkerLostError):
         core.lost += 1
     elif issubclass(reason[0], _errors.TaskCancelled):

@@ -1,19 +1,19 @@
 # Ending single tasks: all of it by the claim word.
 
-cdef bint cancel(AsyncResult job, object reason, tuple arguments) except -1:
+cdef bint cancel(AsyncResult job, object kind, dict details) except -1:
     """Ends a task that has not started. False: it has."""
     cdef Core core = job.core
     if job.state != PENDING or not withdraw(core, job):
         return False
-    end_with(core, job, (reason, arguments))
+    end_with(core, job, (kind, details))
     bury(core)
     notify(core)
     return True
 
 
 cdef bint doom(Core core, AsyncResult job, tuple reason) except -1:
-    """Decides that a running task ends with `reason` (class, arguments without the
-    tid). False: it is not running. The caller kills the worker; recovery does the
+    """Decides that a running task ends with `reason` (class, arguments by name,
+    without the tid). False: it is not running. The caller kills the worker; recovery does the
     rest."""
     if (job.state != PENDING or job.channel is None or job.marks & DOOMED
             or not frame_stands(job) or not cp_claim_kill(frame_of(job), job.number)):
@@ -30,11 +30,12 @@ cdef bint doom(Core core, AsyncResult job, tuple reason) except -1:
 cdef bint terminate(AsyncResult job, object signum) except -1:
     cdef Core core = job.core
     cdef Channel channel
-    if cancel(job, _errors.TaskTerminated, (None, int(signum))):
+    if cancel(job, _errors.TaskTerminated, {"pid": None, "signum": int(signum)}):
         return True
     channel = job.channel
-    if channel is None or not doom(core, job, (_errors.TaskTerminated, (channel.pid, int(signum)))):
+    if channel is None or not doom(core, job, (
+            _errors.TaskTerminated, {"pid": channel.pid, "signum": int(signum)})):
         return False
-    core.condemned.append((channel, int(signum)))
+    core.sentences.append((channel, "terminated", int(signum)))
     attention(core)
     return True

@@ -1,5 +1,5 @@
 # Time limits: the clock starts when a worker claims the task, and stands in the
-# frame. The supervisor asks what is due (check_limits) and signals or kills.
+# frame. The supervisor asks (check_limits) and carries the sentences out.
 
 import heapq
 
@@ -74,7 +74,6 @@ cdef void limits_end(Core core, AsyncResult job) noexcept:
 
 
 cdef object check_limits(Core core):
-    cdef list due = []
     cdef Channel channel
     cdef uint64_t now, next_check
     collect(core, False)
@@ -84,14 +83,14 @@ cdef object check_limits(Core core):
         # whatever has not started yet
         next_check = min(next_check, now + core.deadlines.shortest)
         for channel in core.table.channels:
-            next_check = min(next_check, check_running_task(core, channel, now, due))
+            next_check = min(next_check, check_running_task(core, channel, now))
     core.deadlines.next_check = next_check
     bury(core)
     notify(core)
-    return due, (None if next_check == UNLIMITED else max(0, <int64_t> (next_check - now)) / 1e9)
+    return None if next_check == UNLIMITED else max(0, <int64_t> (next_check - now)) / 1e9
 
 
-cdef uint64_t check_running_task(Core core, Channel channel, uint64_t now, list due) except? UNLIMITED:
+cdef uint64_t check_running_task(Core core, Channel channel, uint64_t now) except? UNLIMITED:
     """When the task that the worker runs has to be looked at again."""
     cdef AsyncResult job = journal_first(channel)
     cdef uint64_t start, when = UNLIMITED
@@ -104,8 +103,9 @@ cdef uint64_t check_running_task(Core core, Channel channel, uint64_t now, list 
     start = cp_peek(&frame_of(job).start)   # written before the claim
     if limits.hard:
         if now >= start + limits.hard:
-            if doom(core, job, (_errors.TimeLimitExceeded, (limits.hard / 1e9, channel.pid))):
-                due.append(("hard", channel))
+            if doom(core, job, (
+                    _errors.TimeLimitExceeded, {"timeout": limits.hard / 1e9, "pid": channel.pid})):
+                core.sentences.append((channel, "hard_limit", 0))
             return UNLIMITED
         when = start + limits.hard
     if limits.soft:
@@ -114,7 +114,7 @@ cdef uint64_t check_running_task(Core core, Channel channel, uint64_t now, list 
         if now >= channel.soft_next:
             cp_publish(&channel.header.soft_tid, job.number)
             channel.soft_next = now + SOFT_AGAIN_NS
-            due.append(("soft", channel))
+            core.sentences.append((channel, "soft_limit", 0))
         when = min(when, channel.soft_next)
     return when
 
@@ -133,5 +133,5 @@ cdef uint64_t expire(Core core, uint64_t now) except? UNLIMITED:
             return when
         _heappop(core.deadlines.expiring)
         if job.state == PENDING:
-            cancel(job, _errors.TaskExpired, ())
+            cancel(job, _errors.TaskExpired, {})
     return UNLIMITED

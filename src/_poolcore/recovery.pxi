@@ -50,8 +50,8 @@ cdef int recover(Core core, Channel channel, reason, bint requeue) except -1:
 cdef tuple doom_of(AsyncResult job, Channel channel):
     if channel.stack is None:
         return job.payload
-    reason, arguments = job.payload
-    return reason, (*arguments, channel.stack)
+    kind, details = job.payload
+    return kind, {**details, "stack": channel.stack}
 
 
 cdef int fail_rest(Core core, reason) except -1:

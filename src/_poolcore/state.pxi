@@ -39,8 +39,8 @@ cdef int check_running(Core core) except -1:
     if core.state == TERMINATED:
         raise _errors.PoolTerminated("the pool was terminated")
     if core.state == BROKEN:
-        reason, arguments = core.broken
-        raise reason(*arguments)
+        kind, details = core.broken
+        raise kind(**details)
     raise _errors.PoolNotRunning("the pool is not running: call run() first")
 
 

@@ -231,7 +231,7 @@ cdef enum JobOutcome:
     NO_OUTCOME
     RAW_RESULT      # payload: pickled result, or None for None
     RAW_ERROR       # payload: what remote.dump_error made
-    REASON          # payload: (exception class, arguments)
+    REASON          # payload: (exception class, arguments by name)
     NO_MEMORY       # the outcome found no room in the parent
     EXPIRED         # claimed too late, never called
     FOREIGN         # payload: a finished foreign result
@@ -449,7 +449,7 @@ cdef class Core:
 
     # for the supervisor
     cdef public int supervisor_bell # rung when a worker needs looking after; -1: nobody listens
-    cdef readonly list condemned    # (channel, signal): for it to kill (kill.pxi)
+    cdef list sentences             # (channel, what, signal): for it to carry out (kill, limits)
     cdef bint wake_at_first_task    # it wants to know when work begins
     cdef Deadlines deadlines        # limits.pxi
 

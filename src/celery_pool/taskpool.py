@@ -535,7 +535,7 @@ class TaskPool(TaskPoolBase):
     def _why_broken(self) -> str | None:
         """What to tell about a pool that is broken; None: it is not."""
         broken = self._core.broken
-        return None if broken is None else str(broken[1][0])
+        return None if broken is None else str(broken[1]["message"])
 
     @property
     def _inside_callback(self) -> bool:

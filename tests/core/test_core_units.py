@@ -260,7 +260,7 @@ def test_states(bench):
 
 # ---- death ----
 
-LOST = (WorkerLostError, (4711, -9, False))
+LOST = (WorkerLostError, {"pid": 4711, "exitcode": -9, "out_of_memory": False})
 
 gate = threading.Event()
 at_gate = threading.Event()
@@ -342,8 +342,8 @@ def test_recovery_without_giving_back(bench):
     bad = Calls()
     results = [b.pool.apply_async(tasks.nothing, errbacks=bad) for _ in range(700)]
     given = channel.load
-    assert b.core.recover(channel, (PoolTerminated, ("over",)), False) == given
-    b.core.fail_rest((PoolTerminated, ("over",)))
+    assert b.core.recover(channel, (PoolTerminated, {"message": "over"}), False) == given
+    b.core.fail_rest((PoolTerminated, {"message": "over"}))
     b.pool.reap()
     assert len(bad) == 700
     assert all(isinstance(exc, PoolTerminated) for exc in bad.values)
@@ -672,8 +672,8 @@ def test_jobs_that_never_ended_are_freed_with_their_pool():
     b.channel()
     for _ in range(1000):
         b.pool.apply_async(tasks.same, (1,), callbacks=Calls())
-    b.core.recover(b.core.channels[0], (PoolTerminated, ("over",)), False)
-    b.core.fail_rest((PoolTerminated, ("over",)))
+    b.core.recover(b.core.channels[0], (PoolTerminated, {"message": "over"}), False)
+    b.core.fail_rest((PoolTerminated, {"message": "over"}))
     b.pool.reap()
     del b
     assert _poolcore.debug_counters() == before
@@ -687,7 +687,7 @@ def test_pickles_are_of_protocol_five(bench):
     with mmap.mmap(channel.segment_fd, PAGE + 2 * RING) as segment:
         ring = segment[PAGE : PAGE + RING]
     assert pickle.dumps((["needle"],), 5) in ring
-    b.core.recover(channel, (PoolTerminated, ("over",)), False)
-    b.core.fail_rest((PoolTerminated, ("over",)))
+    b.core.recover(channel, (PoolTerminated, {"message": "over"}), False)
+    b.core.fail_rest((PoolTerminated, {"message": "over"}))
     b.pool.reap()
     assert ctypes.sizeof(ctypes.c_void_p) == 8

@@ -50,28 +50,28 @@ class Enforcement:
         return self._limits_due
 
     def look_at_limits(self) -> None:
-        due, seconds = self._core.check_limits()
+        seconds = self._core.check_limits()
         now = time.monotonic()
         self._limits_due = NEVER if seconds is None else now + seconds
-        if due or self._core.condemned:
+        sentences = self._core.take_sentences()
+        if sentences:
             by_channel = {worker.channel: worker for worker in self._roster}
-            for what, channel in due:
-                self._enforce(what, by_channel.get(channel), now)
-            for channel, signum in self._core.take_condemned():
+            for channel, what, signum in sentences:
                 worker = by_channel.get(channel)
                 if worker is not None:
-                    worker.end_with("terminated", signum, now, self._policy.kill_grace)
-                    worker.take_steps(now)
+                    self._carry_out(worker, what, signum, now)
 
-    def _enforce(self, what: str, worker: WorkerProcess | None, now: float) -> None:
-        if worker is None:
-            return
-        if what == "soft":
-            self._exits["soft_limit"] += 1
+    def _carry_out(self, worker: WorkerProcess, what: str, signum: int, now: float) -> None:
+        grace = self._policy.kill_grace
+        if what == "soft_limit":
+            self._exits[what] += 1
             worker.send(self._soft_signal)
-        else:
-            worker.end_with_stack("hard_limit", now, self._policy.kill_grace)
+        elif what == "hard_limit":
+            worker.end_with_stack(what, now, grace)
             self._selector.register(worker.stack_pipe, selectors.EVENT_READ, worker)
+        else:
+            worker.end_with(what, signum, now, grace)
+            worker.take_steps(now)
 
     def forget_stack(self, worker: WorkerProcess) -> None:
         with contextlib.suppress(KeyError, ValueError):
@@ -94,7 +94,8 @@ class Enforcement:
             limit = self._policy.memory_kill
             if limit is not None and used > limit:
                 self._core.doom_running(
-                    worker.channel, (MemoryLimitExceeded, (used, limit, worker.pid))
+                    worker.channel,
+                    (MemoryLimitExceeded, {"used": used, "limit": limit, "pid": worker.pid}),
                 )
                 worker.end_with("memory", signal.SIGKILL, now, 0)
                 worker.take_steps(now)

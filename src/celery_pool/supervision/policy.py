@@ -6,7 +6,8 @@ import enum
 from dataclasses import dataclass
 from typing import Any
 
-Reason = tuple[type[BaseException], tuple[Any, ...]]
+#: Why a task or the pool ends: the exception's class, and its arguments by name.
+Reason = tuple[type[BaseException], dict[str, Any]]
 
 
 class Phase(enum.Enum):

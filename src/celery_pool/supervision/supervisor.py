@@ -60,7 +60,7 @@ class Supervisor:
         self.name = f"TaskPool-{next(self._names)}"
         self.exits: Counter[str] = Counter()
         self.phase = Phase.RUNNING
-        self.reason: Reason = (PoolTerminated, ("the pool was terminated",))
+        self.reason: Reason = (PoolTerminated, {"message": "the pool was terminated"})
         self.start_error: BaseException | None = None
         self.started = threading.Event()  # all workers ready once, or start_error set
         self._attended = True  # somebody waits for `started`
@@ -261,7 +261,14 @@ class Supervisor:
             worker.channel,
             self.reason
             if killing
-            else (WorkerLostError, (worker.pid, worker.exitcode, lost_to_memory)),
+            else (
+                WorkerLostError,
+                {
+                    "pid": worker.pid,
+                    "exitcode": worker.exitcode,
+                    "out_of_memory": lost_to_memory,
+                },
+            ),
             not killing,
         )
         worker.close()
@@ -292,7 +299,10 @@ class Supervisor:
         if self.core.state == _poolcore.PoolState.BROKEN:
             return
         self.core.logger.error("the pool is broken: %s", what, exc_info=cause)
-        self.reason = (kind, (f"{what}: {type(cause).__name__}: {cause}", cause))
+        self.reason = (
+            kind,
+            {"message": f"{what}: {type(cause).__name__}: {cause}", "cause": cause},
+        )
         self.core.break_pool(self.reason)
         self.kill()
 
@@ -331,7 +341,10 @@ class Supervisor:
             self._watch()
         except BaseException as error:  # a defect of ours: nobody may wait for ever
             self.core.logger.critical("the supervisor has failed", exc_info=error)
-            self.reason = (CrashLoopError, ("the supervisor has failed", error))
+            self.reason = (
+                CrashLoopError,
+                {"message": "the supervisor has failed", "cause": error},
+            )
             self.core.break_pool(self.reason)
             self._fail_start(error)
             self._abandon()
