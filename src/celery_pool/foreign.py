@@ -42,10 +42,8 @@ def outcome_of(result: Any) -> tuple[bool, Any]:
 
 
 class ForeignPoller:
-    """Foreign results that cannot notify.
-
-    :param ended: called with the tid of each one that has ended.
-    """
+    """Foreign results that cannot notify. Used under the GIL by whoever waits in the
+    pool; `poll` runs user code, and may be entered again by it."""
 
     def __init__(self) -> None:
         self.polled: dict[Hashable, Any] = {}  # tid -> result

@@ -40,6 +40,8 @@ class Feed:
     """The feeder's side of one imap.
 
     It knows nothing of the iterator, which may be dropped while the feeder works.
+    `_run` and what it calls are the feeder thread's; `failed` is the reaper's; `taken`
+    and `end` are the consumer's; `stop` is anybody's, also a signal handler's.
 
     :param buffersize: most tasks whose outcomes have not been taken; None: no bound,
         and the whole input is submitted as fast as it comes.

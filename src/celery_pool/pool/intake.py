@@ -11,7 +11,7 @@ from .imap import Feed, joined, terminated
 
 class Intake:
     """Who is about to submit more: close() lets them finish, the core is closed after
-    the last one."""
+    the last one. Any thread may call all of it, a signal handler `close` and `stop`."""
 
     def __init__(self, tasks: TaskPool) -> None:
         self._tasks = tasks

@@ -41,6 +41,11 @@ REAPER_GRACE = 5.0
 class Supervisor:
     """Workers of one run of a pool.
 
+    Its own thread changes everything. Other threads may call what stands under "called
+    by the facade", which set a phase and wake it; a signal handler may call `kill`,
+    `stop`, `join`, `wake`: they take no lock. Its thread runs no callback of the user's
+    and never waits for the reaper.
+
     :param core: the pool's compiled core; its channels are made here.
     :param processes: how many workers to keep.
     """
