@@ -77,6 +77,11 @@ cdef class Channel:
         return self.start_failure
 
     @property
+    def serving(self):
+        """It has one of the pool's seats: it takes tasks, or may still run one."""
+        return has_seat(self)
+
+    @property
     def load(self):
         """Tasks given to the worker and not yet collected."""
         return self.load

@@ -46,7 +46,8 @@ cdef void collect_channel(Core core, Channel channel) noexcept:
     if CP_UNLIKELY(channel.owed_count):
         pay_owed(channel)
     cp_bell_ring_if_parked(&channel.ringer)      # it may wait for room
-    if CP_UNLIKELY(channel.leaving) and channel.load == 0:
+    if CP_UNLIKELY(not channel.open) and channel.load == 0 and not channel.spare:
+        open_spare(core)        # it has left its seat
         attention(core)         # from now on it has leave_timeout
 
 

@@ -38,21 +38,27 @@ cdef void outgrown(Core core, Channel channel) noexcept:
     """The worker has been given nearly all tasks of its life, or all."""
     if channel.given >= channel.most:
         channel_stop(channel)
-        open_spare(core)
     attention(core)
 
 
+cdef inline bint has_seat(Channel channel) noexcept:
+    """Whether it may run a task, now or later. A worker that leaves keeps its seat until
+    it has published its last result; a dead one, or one that lies, until it is recovered:
+    so never more tasks run at a time than there are seats."""
+    return channel.open or channel.load or channel.corrupt
+
+
 cdef void open_spare(Core core) noexcept:
-    """A worker has left the ranks: one that is ready takes its place."""
+    """A seat may have become free: a worker that is ready takes it."""
     cdef Table table = core.table
     cdef Channel channel, spare = None
-    cdef uint32_t i, open_now = 0
+    cdef uint32_t i, seats = 0
     for i in range(table.count):
         channel = <Channel> table.items[i]
-        open_now += channel.open
+        seats += has_seat(channel)
         if channel.spare and spare is None:
             spare = channel
-    if spare is not None and open_now < core.processes:
+    if spare is not None and seats < core.processes:
         spare.spare = False
         spare.open = True
         core.imbalanced = True          # it may find something to take over

@@ -66,7 +66,9 @@ class TaskPool(TaskPoolBase):
         group with it, so that children of a task go, too.
     :param soft_signal: the signal that carries the soft limit to the worker.
     :param max_bytes: most bytes of pickled arguments in flight; None: no limit.
-    :param maxtasksperchild: tasks after which a worker is recycled; None: never.
+    :param maxtasksperchild: tasks after which a worker is recycled; None: never. Its
+        successor stands by, and is given its first task when the last result of the old
+        one is here: never more than `processes` tasks run at a time.
     :param max_memory_per_child: KiB of anonymous resident memory above which a
         worker is recycled after its task.
     :param memory_kill: KiB above which it is killed at once and its task fails with
@@ -414,7 +416,9 @@ class TaskPool(TaskPoolBase):
         return self._core.fileno()
 
     def get_worker_pids(self) -> list[int]:
-        """The process ids of the workers."""
+        """The process ids of the workers that serve: they take tasks, or may still run
+        one; at most ``processes``. Not those that stand by to replace one, and those that
+        have done their last task and only have to end."""
         self._core.check_process()
         return self._supervisor.pids() if self._supervisor is not None else []
 
@@ -453,7 +457,7 @@ class TaskPool(TaskPoolBase):
             callback_errors=core.callback_errors,
             cancelled=core.cancelled,
             expired=core.expired,
-            workers=len(self.get_worker_pids()),
+            workers=0 if self._supervisor is None else self._supervisor.alive(),
             exits=dict(self._supervisor.exits) if self._supervisor is not None else {},
         )
 

@@ -81,8 +81,8 @@ def test_failures_count_as_tasks(pool):
     wait_until(lambda: p.statistics().exits.get("recycled", 0) >= 2)
 
 
-def test_the_successor_is_up_before_the_worker_leaves(pool, tmp_path):
-    """So that there is always one that takes tasks."""
+def test_the_successor_stands_by_before_the_worker_leaves(pool, tmp_path):
+    """So that it can take the next task at once; not before the last result is here."""
     p = pool(None, processes=1, maxtasksperchild=10)
     one_at_a_time(p, 1)
     for round_ in range(5):
@@ -91,10 +91,14 @@ def test_the_successor_is_up_before_the_worker_leaves(pool, tmp_path):
         gate = Gate(tmp_path, f"gate{round_}")
         tenth = p.apply_async(tasks.pass_gate, (gate.path,))
         assert gate.await_tasks() == old
-        successor = one_at_a_time(p, 1)
-        assert sorted(p.get_worker_pids()) == sorted(old + successor)
+        next_one = p.apply_async(tasks.pid)
+        wait_until(lambda: p.statistics().workers == 2, DEADLINE, "a successor")
+        assert p.get_worker_pids() == old
+        assert not next_one.ready()
         gate.open()
         tenth.get(DEADLINE)
+        successor = [next_one.get(DEADLINE)]
+        assert successor != old
         wait_until(lambda s=successor: p.get_worker_pids() == s, DEADLINE, "the worker has left")
 
 

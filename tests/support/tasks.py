@@ -92,6 +92,16 @@ class Point:
 # ---- that wait ----
 
 
+def crowded(folder: str, seconds: float = 0.02) -> int:
+    """How many of these run at this time, each marked by a file."""
+    mark = Path(folder, f"{os.getpid()}-{time.monotonic_ns()}")
+    mark.touch()
+    running = len(os.listdir(folder))
+    time.sleep(seconds)
+    mark.unlink()
+    return running
+
+
 def pass_gate(path: str, value: Any = None) -> Any:
     """Returns `value` once the gate is open."""
     Path(f"{path}.at.{os.getpid()}").touch()

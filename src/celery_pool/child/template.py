@@ -12,6 +12,7 @@ The template ends when its socket does.
 from __future__ import annotations
 
 import contextlib
+import gc
 import multiprocessing
 import os
 import selectors
@@ -22,7 +23,7 @@ from multiprocessing.context import ForkProcess
 from typing import Any
 
 from .plan import WorkerFds, WorkerPlan, receive, send
-from .worker import worker_main
+from .worker import title_setter, worker_main
 
 
 def template_main(sock: socket.socket, plan: WorkerPlan) -> None:
@@ -31,6 +32,8 @@ def template_main(sock: socket.socket, plan: WorkerPlan) -> None:
     # daemonic, so that nothing waits for it at exit.
     multiprocessing.process.current_process()._config["daemon"] = False  # type: ignore[attr-defined]
     reset_signals()
+    title_setter()
+    gc.freeze()  # the collector of a worker would touch, and so copy, every page it inherits
     Template(sock, plan).serve()
     os._exit(0)  # workers are the parent's to end: do not wait for them
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import faulthandler
+import functools
 import multiprocessing
 import os
 import select
@@ -77,11 +78,19 @@ def soft_limit_handler(end: _poolcore.WorkerEnd) -> Callable[[int, FrameType | N
 
 def show_name(name: str) -> None:
     """In `ps`, if setproctitle is installed."""
+    set_title = title_setter()
+    if set_title is not None:
+        set_title(name)
+
+
+@functools.cache
+def title_setter() -> Callable[[str], object] | None:
+    """Looked for once, in the template: an import that fails costs a worker more than its fork."""
     try:
         from setproctitle import setproctitle  # type: ignore[import-not-found,unused-ignore]
     except ImportError:
-        return
-    setproctitle(name)
+        return None
+    return setproctitle  # type: ignore[no-any-return,unused-ignore]
 
 
 def die_with_parent(lifeline: int) -> None:

@@ -30,3 +30,7 @@ class Policy:
     max_restarts: int
     restart_window: float
     lost_breaks_pool: bool  # the first worker that dies unasked ends it all
+
+    @property
+    def recycles(self) -> bool:
+        return self.max_tasks is not None or self.max_memory is not None

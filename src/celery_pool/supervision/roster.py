@@ -52,7 +52,12 @@ class Roster:
         return iter(list(self.workers.values()))
 
     def pids(self) -> list[int]:
-        return [w.pid for w in self if w.pid and not w.dead]
+        """Of those that serve: they take tasks, or may still run one."""
+        return [w.pid for w in self if w.pid and not w.dead and w.channel.serving]
+
+    def alive(self) -> int:
+        """Processes, also those that stand by or end."""
+        return sum(worker.pid > 0 and not worker.dead for worker in self)
 
     def hears(self, source: object) -> bool:
         """Whether that is the template's socket."""
@@ -144,21 +149,40 @@ class Roster:
             worker.pidfd = fds[0]
             self._selector.register(worker.pidfd, selectors.EVENT_READ, worker)
 
-    def missing(self) -> int:
-        """How many to start: one for each place, and one more for each worker that is
-        about to leave. Negative: how many are too many."""
-        staying = self.staying()
-        leaving_soon = sum(w.channel.needs_successor for w in staying)
-        return self.processes + leaving_soon - len(staying)
+    def spares(self) -> int:
+        """How many workers may stand by besides those that serve."""
+        return max(1, self.processes // 4)
 
-    def staying(self) -> list[WorkerProcess]:
-        """Those that count. A dead one that had done nothing does until it is buried:
-        its successor may have to wait."""
-        return [
-            w
-            for w in self.workers.values()
-            if w.why is None and not w.channel.leaving and (not w.dead or w.channel.done == 0)
-        ]
+    def missing(self) -> int:
+        """How many to start: one for each seat, and a spare for each worker that is
+        about to leave, as far as spares are allowed.
+
+        One that leaves keeps its seat until its last result, and so counts among those
+        allowed. One that has only to end does not; but none is started while more of
+        those are left than serve, or a slow finalizer would multiply workers."""
+        staying = about_to_leave = finishing = ending = 0
+        for worker in self:
+            if worker.stays():
+                staying += 1
+                about_to_leave += worker.channel.needs_successor
+            elif not worker.dead:
+                finishing += worker.channel.load > 0
+                ending += worker.channel.load == 0
+        if ending > self.processes:
+            return 0
+        wanted = self.processes + min(about_to_leave, self.spares())
+        allowed = self.processes + self.spares() - finishing
+        return max(0, min(wanted, allowed) - staying)
+
+    def too_many(self) -> list[WorkerProcess]:
+        """Those to let go: not ready first, then idle, then the least busy. A spare that
+        nobody needs any more stays where the next one will be needed."""
+        staying = [worker for worker in self if worker.stays()]
+        staying.sort(key=lambda worker: (worker.ready, worker.channel.load))
+        spares = self.spares() if self._policy.recycles else 0
+        leaving = staying[: max(0, len(staying) - self.processes - spares)]
+        seated = [w for w in staying if w.channel.open and w not in leaving]
+        return leaving + seated[: max(0, len(seated) - self.processes)]
 
     def close(self) -> None:
         for worker in self.workers.values():

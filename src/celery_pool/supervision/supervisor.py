@@ -206,6 +206,9 @@ class Supervisor:
     def pids(self) -> list[int]:
         return self._roster.pids()
 
+    def alive(self) -> int:
+        return self._roster.alive()
+
     def resize(self, processes: int) -> None:
         """Keeps so many workers from now on."""
         self._roster.processes = self.core.processes = processes
@@ -312,8 +315,7 @@ class Supervisor:
         self.kill()
 
     def _replenish(self) -> None:
-        """Starts what is missing: one for each place, and one more for each worker
-        that is about to leave."""
+        """Starts what is missing."""
         if self.phase is not Phase.RUNNING or not self.started.is_set() or self.start_error:
             return
         while self._roster.missing() > 0 and time.monotonic() >= self._budget.next_start:
@@ -329,12 +331,10 @@ class Supervisor:
                     self._break_past_budget(error)
 
     def _shrink(self) -> None:
-        """Lets go of those too many: not ready first, then idle, then the least busy."""
-        excess = -self._roster.missing()
-        if excess <= 0 or self.phase is not Phase.RUNNING:
+        """Lets go of those too many."""
+        if self.phase is not Phase.RUNNING:
             return
-        staying = sorted(self._roster.staying(), key=lambda w: (w.ready, w.channel.load))
-        for worker in staying[:excess]:
+        for worker in self._roster.too_many():
             worker.why = "shrunk"
             self.core.retire(worker.channel)
             self.wake()  # from now on it has leave_timeout

@@ -64,6 +64,15 @@ class WorkerProcess:
     def dead(self) -> bool:
         return self.stage is Stage.DEAD
 
+    def stays(self) -> bool:
+        """Whether nobody has told it to leave. A dead one that had done nothing counts
+        as well until it is buried: its successor may have to wait."""
+        return (
+            self.why is None
+            and not self.channel.leaving
+            and (not self.dead or self.channel.done == 0)
+        )
+
     def send(self, signum: int) -> None:
         if self.dead or not self.pid:
             return

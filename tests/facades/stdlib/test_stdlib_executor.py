@@ -107,8 +107,7 @@ class WithInternals(TaskPoolExecutor):
         pids: list[int] = []
 
         def all_there() -> bool:
-            # beside them there may be the successor of one that is about to leave
-            pids[:] = pool.get_worker_pids()[: self._max_workers]
+            pids[:] = pool.get_worker_pids()
             return len(pids) == self._max_workers
 
         wait_until(all_there, DEADLINE, "all workers")
