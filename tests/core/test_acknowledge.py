@@ -114,7 +114,7 @@ def test_never_if_the_task_did_not_start(pool, gate):
 def test_never_for_one_that_cannot_be_pickled(pool):
     p = pool(1)
     acks = []
-    with pytest.raises(CANNOT_PICKLE, match="pickle local object"):
+    with pytest.raises(CANNOT_PICKLE, match="local object"):
         p.apply_async(tasks.same, (lambda: 0,), on_acknowledge=lambda: acks.append(1))
     p.apply_async(tasks.nothing).get(DEADLINE)
     assert not acks

@@ -156,7 +156,7 @@ def test_unpicklable_arguments_raise_also_when_the_pool_is_full(pool, tmp_path):
     p = pool(1)
     gate = Gate(tmp_path)
     r = p.apply_async(tasks.pass_gate, (gate.path, 3))
-    with pytest.raises(CANNOT_PICKLE, match="pickle local object"):
+    with pytest.raises(CANNOT_PICKLE, match="local object"):
         p.apply_async(tasks.same, (lambda: None,))
     gate.open()
     assert r.get(DEADLINE) == 3

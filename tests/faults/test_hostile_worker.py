@@ -247,11 +247,16 @@ def end_all(p: Any, results: list[Any]) -> int:
     return len(liars)
 
 
-SCRIPT = "import json, sys, test_hostile_worker as t; t.play(json.loads(sys.argv[1]))"
+SCRIPT = """
+import json, sys
+sys.path.append(sys.argv[2])
+import test_hostile_worker
+test_hostile_worker.play(json.loads(sys.argv[1]))
+"""
 
 
 def run_cases(cases: list[tuple[str, int, str]]) -> None:
-    ended = run_script(SCRIPT, json.dumps(cases), timeout=55)
+    ended = run_script(SCRIPT, json.dumps(cases), str(Path(__file__).parent), timeout=55)
     assert ended.returncode == 0, (
         f"{ended.returncode}\n{ended.stdout[-500:]}\n{ended.stderr[-3000:]}"
     )

@@ -13,7 +13,6 @@ from pathlib import Path
 
 import pytest
 
-import conftest
 import tasks
 from celery_pool import PoolTerminated, TaskPool
 from guards import Belongings, leftovers, wait_until
@@ -161,11 +160,9 @@ def test_after_one_that_leaks():
 def test_a_failure_costs_one_test(tmp_path):
     """Stacks of children that crash are shown where something has failed, and nowhere else."""
     (tmp_path / "test_some.py").write_text(SUITE)
-    environment = script_environment()
-    environment["PYTHONPATH"] += os.pathsep + str(Path(conftest.__file__).parent)
     done = subprocess.run(
         [sys.executable, "-m", "pytest", "-p", "conftest", "-c", os.devnull, "-v", tmp_path],
-        env=environment,
+        env=script_environment(),
         cwd=tmp_path,
         capture_output=True,
         text=True,
