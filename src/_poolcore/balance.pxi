@@ -1,6 +1,9 @@
-# Tasks that wait at a busy worker, or at one that gets no CPU, go to an idle one.
+# Tasks that wait at a busy worker, or at one that gets no CPU, go elsewhere: to one that
+# is idle, or while there is none to those that take their turns.
 
 cdef enum:
+    TURNS = 8                   # ended by each of the others, and it none: it is overtaken,
+    OVERTAKEN_NS = 2000000      # if that was no burst
     LONG_NS = 50000             # a task that has run so long may run much longer
     MANY_QUEUED = 128           # behind so many even short tasks make a wait
 
@@ -31,6 +34,31 @@ cdef void rebalance(Core core) noexcept:
             return
     take_back(core, busiest, most // 2)
     refill(core)
+
+
+cdef void hold_the_overtaken(Core core) noexcept:
+    """What waits behind a task that runs for long goes to workers that take their turns
+    meanwhile, and new tasks do, too. Counted in tasks that have ended, so that it costs
+    nothing in between and means the same for short tasks and for longer ones: among
+    tasks of one length nobody is ever overtaken."""
+    cdef Table table = core.table
+    cdef uint64_t turns = TURNS * table.count
+    cdef Channel channel
+    cdef AsyncResult job
+    cdef uint64_t now = 0
+    cdef uint32_t i
+    core.overtaking = core.collected + turns
+    for i in range(table.count):
+        channel = <Channel> table.items[i]
+        if channel.load == 0 or channel.held or core.collected - channel.turn < turns:
+            continue
+        job = journal_first(channel)
+        now = now or cp_now()
+        if (job is None or cp_observe(&frame_of(job).claim) != cp_claim(job.number, CP_CLAIMED)
+                or now - cp_peek(&frame_of(job).start) < OVERTAKEN_NS):
+            continue
+        channel.held = True
+        take_back(core, channel, 0xffffffff)
 
 
 cdef inline bint somebody_idle(Table table) noexcept:

@@ -9,6 +9,8 @@ cdef uint64_t collect(Core core, bint foreground) noexcept:
     for i in range(table.count):
         if cp_consumer_pending(table.rings[i]):
             collect_channel(core, <Channel> table.items[i])
+    if core.collected >= core.overtaking:
+        hold_the_overtaken(core)
     if core.backlog.jobs.first != NULL:
         refill(core)
     elif core.imbalanced or core.collected != before:
@@ -43,6 +45,8 @@ cdef void collect_channel(Core core, Channel channel) noexcept:
             attention(core)
         return
     cp_ring_release(&channel.completion)
+    channel.turn = core.collected
+    channel.held = False
     if CP_UNLIKELY(channel.owed_count):
         pay_owed(channel)
     cp_bell_ring_if_parked(&channel.ringer)      # it may wait for room

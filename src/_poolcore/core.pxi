@@ -238,6 +238,16 @@ cdef class Core:
         return inside_dispatch(self)
 
     @property
+    def waiters(self):
+        """How many threads wait, those that stand by (reaper, event loop) included."""
+        cdef Waiter *w = self.waiting.first
+        cdef uint32_t count = 0
+        while w != NULL:
+            count += 1
+            w = w.next
+        return count
+
+    @property
     def caller_dispatches(self):
         """Whether callbacks run inside calls of the pool only."""
         return self.callbacks_in == CALLER_ONLY

@@ -4,7 +4,7 @@ cdef inline void place(Core core, AsyncResult job) noexcept:
     """To the worker with the least to do, or to the backlog."""
     cdef PyObject *found
     if core.backlog.jobs.first == NULL:
-        found = least_loaded(core.table)
+        found = least_loaded(core)
         if found != NULL:
             if channel_push(<Channel> found, job):
                 channel_publish(<Channel> found)
@@ -18,18 +18,21 @@ cdef inline void place(Core core, AsyncResult job) noexcept:
     backlog_append(core, job)
 
 
-cdef inline PyObject *least_loaded(Table table) noexcept:
-    """Borrowed; NULL: no worker is ready. The first of equals, so that under
+cdef inline PyObject *least_loaded(Core core) noexcept:
+    """Borrowed; NULL: no worker is ready, or they are all overtaken. The first of equals, so that under
     little load the same worker stays warm and the others asleep."""
+    cdef Table table = core.table
     cdef PyObject *best = NULL
     cdef uint32_t least = 0xffffffff
     cdef uint32_t i
     cdef Channel channel
     for i in range(table.count):
-        if (<Channel> table.items[i]).open and (<Channel> table.items[i]).load < least:
+        channel = <Channel> table.items[i]
+        if channel.open and channel.load < least and not channel.held:
             best = table.items[i]
-            least = (<Channel> best).load
+            least = channel.load
             if least == 0:
+                channel.turn = core.collected
                 break
     return best
 
@@ -74,7 +77,7 @@ cdef void refill(Core core) noexcept:
     cdef uint32_t i
     cdef bint any_pushed = False
     while core.backlog.jobs.first != NULL:
-        found = least_loaded(core.table)
+        found = least_loaded(core)
         if found == NULL:
             break
         job = <AsyncResult> core.backlog.jobs.first

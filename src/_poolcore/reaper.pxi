@@ -42,6 +42,8 @@ cdef int wait_as_reaper(Core core, Waiter *w) except -1:
         return 0
     with nogil:
         keep_away(core)
+        cp_poke(&core.reaper.rung, 1)
+    cp_poke(&core.reaper.rung, 0)
     if holds(core, w) or cp_observe(&core.reaper.due):
         return 0
     if core.waiting.leader == NULL:

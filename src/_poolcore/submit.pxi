@@ -55,6 +55,8 @@ cdef AsyncResult submit(Core core, object target, object args, object kwargs,
             flags |= CP_IN_ARENA
     if no_slot(core, size):
         wait_for_slot(core, size, options)
+    elif CP_UNLIKELY(others_may_have_ended(core)):
+        reap_inline(core)
     check_running(core)
 
     job = new_job(core, callbacks, errbacks, meta, keeper)
@@ -116,8 +118,16 @@ cdef object checked_callables(object given, str name):
 
 
 cdef inline bint no_slot(Core core, uint64_t size) noexcept:
-    return (core.in_flight >= core.limit or core.bytes_in_flight + size > core.max_bytes or
+    return (core.waiting.starving and not inside_dispatch(core) or core.in_flight >= core.limit or core.bytes_in_flight + size > core.max_bytes or
             core.waiting_callbacks >= core.limit and not inside_dispatch(core))
+
+
+cdef inline bint others_may_have_ended(Core core) noexcept:
+    """Whether it is time to look, for a submitter that is busy between its submissions:
+    it holds the GIL then, for which the reaper waits. Most of what is in flight was
+    submitted since the last look, or the reaper has been rung; no clock is asked."""
+    return (2 * <uint64_t> core.since_reap >= core.in_flight and core.in_flight
+            or cp_peek(&core.reaper.rung))
 
 
 cdef int wait_for_slot(Core core, uint64_t size, Options options) except -1:

@@ -1,11 +1,16 @@
 # Waiting in the parent. Whoever has to wait helps: it collects by itself.
 #
+# Who waits for a slot is served in the order of coming. A thread that submits in a loop
+# may come in between, since handing each slot over would cost a change of threads a
+# task; but once the first of those that sleep has waited for STARVING_NS, nobody does.
+#
 # Exactly one thread, the leader, spins and parks on the doorbell; the others
 # follow: they sleep on a lock of their own until notify() finds that their
 # condition holds. Who stops leading promotes a follower. The background reaper
 # (reaper.pxi) stands by, or an event loop of the user's in its stead (eventloop.pxi).
 
 cdef enum:
+    STARVING_NS = 5000000       # who has waited so long for a slot gets the next one
     LAZY_LOOK_NS = 10000000     # a leader looks by itself while tasks run, from this often
     LONGEST_LOOK_NS = 1000000000    # ... to this, if nothing happens
 
@@ -18,6 +23,7 @@ cdef bint holds(Core core, Waiter *w) noexcept:
     cdef AsyncResult job
     if w.kind == WAIT_SLOT:
         return core.state != RUNNING or (
+            (not core.waiting.starving or w.inside_dispatch or w == first_for_a_slot(core)) and
             core.in_flight < core.limit and core.bytes_in_flight + w.target <= core.max_bytes and
             (w.inside_dispatch or core.waiting_callbacks < core.limit))
     if w.kind == WAIT_REAPED:
@@ -42,6 +48,13 @@ cdef bint holds(Core core, Waiter *w) noexcept:
         core.outbox.first != NULL and core.dispatcher == 0 and core.callbacks_in != CALLER_ONLY)
 
 
+cdef Waiter *first_for_a_slot(Core core) noexcept:
+    cdef Waiter *w = core.waiting.first
+    while w != NULL and (w.kind != WAIT_SLOT or w.inside_dispatch):
+        w = w.next
+    return w
+
+
 cdef inline bint has_callbacks_to_run(Core core, Waiter *w) noexcept:
     """Where only callers run them, one that sleeps has to be woken for it."""
     return (core.callbacks_in == CALLER_ONLY and core.outbox.first != NULL and
@@ -55,7 +68,13 @@ cdef inline bint dispatches_inline(Waiter *w) noexcept:
 cdef void notify(Core core) noexcept:
     """Wakes those whose condition holds. After every change that may make one hold."""
     cdef Waiter *w = core.waiting.first
+    cdef Waiter *first
     cdef uint64_t slots = 0
+    if w == NULL:
+        return
+    if not core.waiting.starving:
+        first = first_for_a_slot(core)
+        core.waiting.starving = first != NULL and first.since and cp_now() - first.since > STARVING_NS
     while w != NULL:
         if not w.woken and (holds(core, w) or has_callbacks_to_run(core, w)):
             if w.kind == WAIT_SLOT and core.state == RUNNING:
@@ -115,6 +134,7 @@ cdef int wait_for(Core core, WaitKind kind, AsyncResult job, uint64_t target, in
             if core.waiting.leader == NULL or stands_by(core, core.waiting.leader):
                 lead(core, &w, sooner(left, LONGEST_SLEEP))
             else:
+                w.since = w.since or cp_now()
                 follow(&w, sooner(left, LONGEST_SLEEP))
             PyErr_CheckSignals()
     finally:
@@ -135,10 +155,12 @@ cdef int help_dispatch(Core core, Waiter *w) except -1:
 
 
 cdef void enter(Core core, Waiter *w) noexcept:
-    w.next = core.waiting.first
-    if w.next != NULL:
-        w.next.prev = w
-    core.waiting.first = w
+    w.prev = core.waiting.last
+    if w.prev != NULL:
+        w.prev.next = w
+    else:
+        core.waiting.first = w
+    core.waiting.last = w
     if not stands_by(core, w):
         cp_bump(&core.waiting.inside, 1)
 
@@ -150,6 +172,11 @@ cdef void leave(Core core, Waiter *w) noexcept:
         core.waiting.first = w.next
     if w.next != NULL:
         w.next.prev = w.prev
+    else:
+        core.waiting.last = w.prev
+    if w.kind == WAIT_SLOT and core.waiting.starving:
+        core.waiting.starving = False   # it may have been the one
+        notify(core)
     if stands_by(core, w):
         return
     cp_poke(&core.waiting.inside, cp_peek(&core.waiting.inside) - 1)
@@ -209,10 +236,11 @@ cdef void lead(Core core, Waiter *w, int64_t timeout) noexcept:
     cdef cp_patience *patience = &core.waiting.patience
     cdef bint parked = False
     cdef int second_bell = -1
+    cdef bint reaps = w == core.reaper.waiter
     if core.waiting.leader != NULL:             # one that stands by: no more rings for it
         cp_publish(&core.control.parent_epoch, 0)
     core.waiting.leader = w
-    if w == core.reaper.waiter:
+    if reaps:
         core.reaper.polls = True
         patience = &core.reaper.patience
         second_bell = core.reaper.bell[0]
@@ -225,7 +253,10 @@ cdef void lead(Core core, Waiter *w, int64_t timeout) noexcept:
             parked = True
             cp_park(&core.control.parent_epoch, epoch, core.bell[0], second_bell,
                     cp_any_pending, &look, timeout, patience)
-    if w == core.reaper.waiter:
+        if reaps:
+            cp_poke(&core.reaper.rung, 1)
+    if reaps:
+        cp_poke(&core.reaper.rung, 0)
         core.reaper.polls = core.reaper.sleeps = False
     if core.waiting.leader == w:                # nobody took the lead from us
         if parked:

@@ -206,6 +206,8 @@ cdef class Channel:
     cdef uint64_t unclaimed         # tid that was its next, unclaimed, at the last look; 0: none
     cdef uint64_t soft_next         # when the soft limit of its task is signalled again
     cdef readonly bint open         # takes tasks
+    cdef bint held                  # but for as long as others overtake it (balance)
+    cdef uint64_t turn              # core.collected when it last ended a task, or got its first
     cdef readonly bint spare        # could take tasks, but there are workers enough
     cdef readonly uint64_t done     # tasks that it has ended
     cdef public str stack           # of the task that a time limit has ended
@@ -321,6 +323,7 @@ cdef struct Waiter:
     PyObject *job           # borrowed
     unsigned long thread
     uint64_t target         # a count; of WAIT_SLOT: bytes of the arguments
+    uint64_t since          # of WAIT_SLOT: when it first slept, ns; 0: it has not
     PyThread_type_lock lock # of a follower, while it sleeps
     Waiter *next
     Waiter *prev
@@ -375,7 +378,9 @@ cdef class Deadlines:
 
 
 cdef struct Waiting:
-    Waiter *first
+    Waiter *first                   # in the order in which they came
+    Waiter *last
+    bint starving                   # the first who waits for a slot has waited long: the next one is its
     Waiter *leader                  # the one that collects and may park
     uint64_t epoch                  # of the last park
     cp_patience patience
@@ -392,6 +397,7 @@ cdef struct Reaper:
     cp_patience patience
     cp_word due                     # it has something to do
     cp_word gathered                # collected by callers, who count it
+    cp_word rung                    # it has been, and waits for the GIL: submitters look in its stead
     uint64_t gathered_seen
     int bell[2]                     # we ring it
 
@@ -445,6 +451,7 @@ cdef class Core:
     cdef public uint32_t processes  # most that are given tasks (the supervisor)
     cdef Table table                # state.pxi
     cdef bint imbalanced            # a worker is idle while tasks wait at another (place, balance)
+    cdef uint64_t overtaking        # `collected`, at which to look for workers that are overtaken (balance)
     cdef FunctionTable functions    # functions.pxi
 
     # for the supervisor
