@@ -26,7 +26,7 @@ cdef inline void backlog_remove(Core core, AsyncResult job) noexcept:
     """The caller holds a reference of its own."""
     if <PyObject *> job != core.backlog.jobs.first:
         forget_lately(core)
-    job.marks &= ~<uint8_t> BACKLOGGED
+    job.marks &= ~<uint16_t> BACKLOGGED
     jobs_remove(&core.backlog.jobs, job)
 
 

@@ -20,6 +20,8 @@ cdef class Core:
         self.overridden = overridden
         self.logger = logger
         self.foreign_jobs = {}
+        self.foreign_tids = {}
+        self.foreign_results = {}
         self.poller = _foreign.ForeignPoller()
         self.last_number = last_tid
         self.ring_size = ring_size

@@ -49,10 +49,10 @@ cdef int after_dispatch(Core core) except -1:
 
 cdef bint deliver(Core core, AsyncResult job) except -1:
     """Takes the job off the queue and runs what is due. Whether it has ended."""
-    job.marks &= ~<uint8_t> QUEUED
+    job.marks &= ~<uint16_t> QUEUED
     jobs_remove(&core.outbox, job)
     if job.marks & ACK_DUE:
-        job.marks &= ~<uint8_t> ACK_DUE
+        job.marks &= ~<uint16_t> ACK_DUE
         acknowledge, job.acknowledge = job.acknowledge, None
         if acknowledge is not None:     # else on_return was called by hand
             tell_accepted(core, job, acknowledge)
@@ -66,6 +66,7 @@ cdef bint deliver(Core core, AsyncResult job) except -1:
         job.marks |= QUEUED
         jobs_prepend(&core.outbox, job)
         raise
+    count_outcome(core, job, job.outcome == VALUE)
     try:
         run_what_is_due(core, job)
     finally:

@@ -1,18 +1,37 @@
 # Results of other pools in our queue (TaskPool.add): they take part in the limit
 # and in dispatch. celery_pool/foreign.py watches those that cannot notify.
 
+from concurrent.futures import Future
+
+cdef object _Future = Future
+
+
+@cython.final
+cdef class ForeignDone:
+    """The done-callback of a Future: it may come before the Future is in the queue."""
+
+    def __call__(self, future):
+        self.done = True
+        if self.job is not None:
+            foreign_ended(self.core, self.tid, self.job)
+
+
 cdef object add_foreign(Core core, object result, object callbacks, object errbacks,
                         object tid, object meta, object keeper):
     cdef AsyncResult job
-    _foreign.check(result)
+    cdef ForeignDone done = None
+    cdef bint is_future = type(result) is _Future
+    if not is_future:
+        _foreign.check(result)
+        is_future = _foreign.is_future(result)
     callbacks = checked_callables(callbacks, "callbacks")
     errbacks = checked_callables(errbacks, "errbacks")
-    check_running(core)
-    check_unused(core, tid, result)
-    if no_slot(core, 0):
-        wait_for_slot(core, 0, None)
-        check_running(core)
-        check_unused(core, tid, result)
+    admit_foreign(core, tid, result)
+    if is_future:
+        done = ForeignDone.__new__(ForeignDone)
+        done.core = core
+        result.add_done_callback(done)      # may raise: nothing has been counted yet
+        admit_foreign(core, tid, result)    # it has run code that is not ours
     job = new_job(core, callbacks, errbacks, meta, keeper)
     job.marks = IS_FOREIGN
     job.payload = result
@@ -20,18 +39,15 @@ cdef object add_foreign(Core core, object result, object callbacks, object errba
     if tid is None:
         tid = job.number
     job.acknowledge = tid
+    job.position = <uint64_t> <void *> result
     core.foreign_jobs[tid] = job
-    if _foreign.is_future(result):
-        try:
-            result.add_done_callback(lambda future: foreign_ended(core, tid, job))
-        except BaseException:
-            if core.foreign_jobs.pop(tid, None) is job:
-                core.in_flight -= 1
-                core.submitted -= 1
-                PyObject_GC_Track(<PyObject *> job)
-                let_keeper_go(core)
-                notify(core)
-            raise
+    core.foreign_tids[tid] = job
+    core.foreign_results[job.position] = job
+    if done is not None:
+        done.tid = tid
+        done.job = job
+        if done.done:
+            foreign_ended(core, tid, job)
     else:
         core.poller.add(tid, result)
         if core.reaper.waiter != NULL:
@@ -39,21 +55,40 @@ cdef object add_foreign(Core core, object result, object callbacks, object errba
     return tid
 
 
-cdef int check_unused(Core core, object tid, object result) except -1:
-    cdef AsyncResult job
-    if tid is not None and (tid in core.foreign_jobs or find_job(core, tid) is not None
-                            or find_in_outbox(core, tid) is not None):
-        raise ValueError(f"tid {tid!r} is in use")
-    for job in core.foreign_jobs.values():
-        if job.payload is result:
-            raise ValueError(f"{result!r} is in the queue already")
-    cdef PyObject *at = core.outbox.first
-    while at != NULL:
-        job = <AsyncResult> at
-        if job.marks & IS_FOREIGN and job.payload is result:
-            raise ValueError(f"{result!r} is in the queue already")
-        at = job.next
+cdef int admit_foreign(Core core, object tid, object result) except -1:
+    """Returns when there is a slot, and nothing speaks against it."""
+    check_running(core)
+    check_unused(core, tid, result)
+    while no_slot(core, 0):
+        wait_for_slot(core, 0, None)
+        check_running(core)
+        check_unused(core, tid, result)
     return 0
+
+
+cdef int check_unused(Core core, object tid, object result) except -1:
+    """In constant time, unless the tid may be one of our own: these have no table."""
+    cdef AsyncResult job
+    if tid is not None and (tid in core.foreign_tids or is_own_tid(core, tid)):
+        raise ValueError(f"tid {tid!r} is in use")
+    job = core.foreign_results.get(<uint64_t> <void *> result)
+    if job is not None and job.payload is result:
+        raise ValueError(f"{result!r} is in the queue already")
+    return 0
+
+
+cdef bint is_own_tid(Core core, object tid) except -1:
+    """Of a task of this pool that has not ended."""
+    if core.in_flight + core.waiting_callbacks == <uint64_t> len(core.foreign_tids):
+        return False
+    return find_job(core, tid) is not None or find_in_outbox(core, tid) is not None
+
+
+cdef void forget_foreign(Core core, AsyncResult job):
+    """It has ended."""
+    core.foreign_tids.pop(job.acknowledge, None)
+    if core.foreign_results.get(job.position) is job:
+        del core.foreign_results[job.position]
 
 
 cdef int foreign_ended(Core core, object tid, AsyncResult job) except -1:

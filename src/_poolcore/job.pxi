@@ -167,13 +167,12 @@ cdef int job_settle(AsyncResult job) except -1:
     try:
         settle_raw(job)
     finally:
-        job.marks &= ~<uint8_t> DECODING
+        job.marks &= ~<uint16_t> DECODING
         notify(job.core)
     return 0
 
 
 cdef int settle_raw(AsyncResult job) except -1:
-    cdef bint counted_as_success = job.outcome == RAW_RESULT or job.outcome == FOREIGN
     try:
         if job.outcome == REASON:
             kind, details = job.payload
@@ -207,9 +206,6 @@ cdef int settle_raw(AsyncResult job) except -1:
             raise
         job.payload = _remote.decoding_error(error)
         job.outcome = EXCEPTION
-    if counted_as_success and job.outcome == EXCEPTION:
-        job.core.succeeded -= 1
-        job.core.failed += 1
     return 0
 
 

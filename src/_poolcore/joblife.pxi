@@ -68,11 +68,10 @@ cdef void job_collected(Core core, AsyncResult job) noexcept:
     core.collected += 1
     if job.limits is not None:
         limits_end(core, job)
-    if success:
-        core.succeeded += 1
-    else:
-        core.failed += 1
-    # a result may fail yet, when it is unpickled
+    if not success:
+        count_outcome(core, job, False)
+    # a result may fail yet, when it is unpickled: it is counted when that is known, or now
+    # if nobody here will look at it
     if (core.overridden or job.errbacks is not None and not (success and job.payload is None)
             or success and job.callbacks is not None or job.marks & (ACK_DUE | IS_FOREIGN)):
         job.state = COLLECTED
@@ -81,8 +80,20 @@ cdef void job_collected(Core core, AsyncResult job) noexcept:
     else:
         job.state = FINISHED
         core.reaped += 1
+        count_outcome(core, job, success)
         PyObject_GC_Track(<PyObject *> job)
         bury_later(core, job)   # what it holds is let go when the state is whole
+
+
+cdef inline void count_outcome(Core core, AsyncResult job, bint success) noexcept:
+    """Once a job; counters never go back."""
+    if job.marks & COUNTED:
+        return
+    job.marks |= COUNTED
+    if success:
+        core.succeeded += 1
+    else:
+        core.failed += 1
 
 
 cdef int end_with(Core core, AsyncResult job, reason) except -1:
@@ -127,6 +138,8 @@ cdef void bury(Core core) noexcept:
 
 cdef inline void job_finished(Core core, AsyncResult job) noexcept:
     """Its callbacks have returned. May run destructors of the user's objects."""
+    if job.marks & IS_FOREIGN:
+        forget_foreign(core, job)
     job.state = FINISHED
     core.reaped += 1
     PyObject_GC_Track(<PyObject *> job)

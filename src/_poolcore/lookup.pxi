@@ -61,10 +61,9 @@ cdef bint take_out(Core core, tid, ret_val) except -1:
         limits_end(core, job)
     if isinstance(ret_val, _einfo.ExceptionInfo):
         job.payload, job.outcome = ret_val.exception, EXCEPTION
-        core.failed += 1
     else:
         job.payload, job.outcome = ret_val, VALUE
-        core.succeeded += 1
+    count_outcome(core, job, job.outcome == VALUE)
     core.in_flight -= 1
     core.collected += 1
     job_finished(core, job)
@@ -90,9 +89,10 @@ cdef bint take_from_outbox(Core core, tid) except -1:
     cdef AsyncResult job = find_in_outbox(core, tid)
     if job is None:
         return False
-    job.marks &= ~<uint8_t> QUEUED
+    job.marks &= ~<uint16_t> QUEUED
     jobs_remove(&core.outbox, job)
     core.waiting_callbacks -= 1
+    count_outcome(core, job, job.outcome in (RAW_RESULT, FOREIGN, VALUE))
     job_finished(core, job)
     notify(core)
     return True

@@ -125,8 +125,9 @@ cdef inline bint no_slot(Core core, uint64_t size) noexcept:
 cdef inline bint others_may_have_ended(Core core) noexcept:
     """Whether it is time to look, for a submitter that is busy between its submissions:
     it holds the GIL then, for which the reaper waits. Most of what is in flight was
-    submitted since the last look, or the reaper has been rung; no clock is asked."""
-    return (2 * <uint64_t> core.since_reap >= core.in_flight and core.in_flight
+    submitted since the last look, or the reaper has been rung; no clock is asked. An
+    event loop looks by itself."""
+    return (2 * <uint64_t> core.since_reap >= core.in_flight and core.in_flight and core.loop.waiter == NULL
             or cp_peek(&core.reaper.rung))
 
 

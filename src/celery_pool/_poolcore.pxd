@@ -250,6 +250,7 @@ cdef enum JobMark:
     BACKLOGGED = 32 # stands in the backlog
     DOOMED = 64     # killed by us; payload: the reason
     INTERRUPTED = 128   # a KeyboardInterrupt came while its outcome was unpickled
+    COUNTED = 256   # among those that succeeded or failed
 
 
 @cython.final
@@ -268,11 +269,11 @@ cdef class AsyncResult:
     cdef Channel channel        # the worker that has the task; None in the backlog
     cdef Limits limits          # None: no time limit
     cdef uint64_t number        # the tid
-    cdef uint64_t position      # of the frame in the channel's submission ring
+    cdef uint64_t position      # of the frame in the channel's submission ring; of a foreign job: its result's address
     cdef uint64_t accepted      # when a worker claimed the task, if somebody wants to know
     cdef int pid                # of the worker that ended it, 0: none
     cdef uint16_t flags         # of the frame
-    cdef uint8_t marks
+    cdef uint16_t marks
     cdef uint8_t state
     cdef uint8_t outcome
 
@@ -444,7 +445,9 @@ cdef class Core:
     cdef Backlog backlog            # backlog.pxi; its length is anybody's
     cdef Jobs outbox                # collected, its callbacks have not begun (joblife, dispatch, lookup)
     cdef Jobs grave                 # finished in collect; references to be dropped (joblife)
-    cdef dict foreign_jobs          # tid -> job, of what add() put in the queue (foreign, lookup)
+    cdef dict foreign_jobs          # tid -> job in flight, of what add() put in the queue (foreign, lookup)
+    cdef dict foreign_tids          # the same, until its callbacks have returned (foreign)
+    cdef dict foreign_results       # the same, by the address of its result (foreign)
     cdef object poller              # of those that cannot notify (foreign)
 
     # workers
@@ -499,6 +502,16 @@ cdef class Options:
 cdef class TaskPoolBase:
     cdef object __weakref__
     cdef Core core
+
+
+# ---- foreign ----
+
+@cython.final
+cdef class ForeignDone:
+    cdef Core core
+    cdef object tid
+    cdef AsyncResult job            # None: it is not in the queue yet
+    cdef bint done
 
 
 # ---- workerend ----

@@ -9,7 +9,12 @@ from typing import Any
 
 @dataclass(frozen=True)
 class Statistics:
-    """A snapshot of :meth:`TaskPool.statistics`; counts since ``run()``."""
+    """A snapshot of :meth:`TaskPool.statistics`; counts since ``run()``.
+
+    What is counted only rises. An outcome is counted when it is known: for callbacks,
+    before they run; without them, when the result is collected, as what the task did
+    (that it turns out not to unpickle, in ``get()``, changes nothing any more).
+    """
 
     submitted: int
     succeeded: int
