@@ -15,7 +15,7 @@ PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check
 ROOMS := core supervision facades faults stress docs packaging
 SANITIZERS := address,undefined
 
-.PHONY: help demo test $(addprefix test-,$(ROOMS)) test-slow test-all test-fresh test-next lint format typecheck build werror bench perf-guard where-it-goes report stress soak sanitize clean
+.PHONY: help demo test $(addprefix test-,$(ROOMS)) test-slow test-all test-fresh test-next lint format typecheck build werror bench perf-guard where-it-goes report stress soak test-debug sanitize clean
 .DELETE_ON_ERROR:
 
 help: ## this list
@@ -98,11 +98,19 @@ build/ring_stress-%: tests/stress/c/ring_stress.c $(wildcard tests/stress/c/*.h)
 	$(CC) -std=gnu11 -O1 -g -Wall -Wextra -Werror -DCP_DEBUG=1 -fsanitize=$(SANITIZE) \
 	  -fno-sanitize-recover=all -pthread -Isrc $< -o $@
 
+test-debug: .venv-debug/.built ## core and supervision, with a core that asserts its invariants and counts its objects
+	.venv-debug/bin/python -m pytest -n $(JOBS) -m "not slow" -o timeout=120 $(ARGS) tests/core tests/supervision tests/faults
+
 # The interpreter itself is not instrumented, so the runtime is loaded before it.
 sanitize: .venv-sanitize/.built ## the test suite with a core built under the sanitizers
 	LD_PRELOAD="$$($(CC) -print-file-name=libasan.so)" PYTHONMALLOC=malloc \
 	ASAN_OPTIONS=detect_leaks=0:handle_segv=0:handle_abort=0:handle_sigbus=0 UBSAN_OPTIONS=halt_on_error=1:print_stacktrace=1 \
 	  .venv-sanitize/bin/python -m pytest -m "not slow" -o timeout=300 $(ARGS)
+
+.venv-debug/.built: $(SOURCES) $(wildcard src/celery_pool/*.py src/celery_pool/*/*.py)
+	$(PYTHON) -m venv .venv-debug
+	CELERY_POOL_DEBUG=1 .venv-debug/bin/python -m pip install --quiet --disable-pip-version-check '.[cli,test]'
+	@touch $@
 
 .venv-sanitize/.built: $(SOURCES) $(wildcard src/celery_pool/*.py src/celery_pool/*/*.py)
 	$(PYTHON) -m venv .venv-sanitize

@@ -57,6 +57,7 @@ include "_poolcore/recovery.pxi"
 include "_poolcore/drain.pxi"
 include "_poolcore/lookup.pxi"
 include "_poolcore/foreign.pxi"
+include "_poolcore/invariants.pxi"
 # ---- doors: what Python sees ----
 include "_poolcore/core.pxi"
 include "_poolcore/taskpool.pxi"

@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import contextlib
 import faulthandler
+import gc
 import os
 import signal
 import sys
@@ -12,7 +13,7 @@ from typing import TypeAlias
 
 import pytest
 
-from celery_pool import TaskPool
+from celery_pool import TaskPool, _poolcore
 from guards import Belongings, adopt_orphans, leftovers, sign_names
 from support import START_METHODS, Gate
 
@@ -59,12 +60,18 @@ def leak_guard(request: pytest.FixtureRequest) -> Iterator[None]:
     of its own.
     """
     before = Belongings.now()
+    alive = _poolcore.debug_counters()
     yield
     failed = request.node.stash.get(FAILED, False)
     for name in ("last_exc", "last_value", "last_traceback"):  # pytest's, with the test's variables
         with contextlib.suppress(AttributeError):
             delattr(sys, name)
     left = leftovers(before, deadline=1.0 if failed else 5.0)
+    if alive is not None and not failed:  # a debug build
+        gc.collect()
+        now = _poolcore.debug_counters()
+        if now != alive:
+            left.append(f"objects of the core: {alive} before, {now} now")
     if left and not failed:
         pytest.fail("left behind:\n  " + "\n  ".join(left), pytrace=False)
 
@@ -97,4 +104,9 @@ def pool(request: pytest.FixtureRequest) -> Iterator[Callable[..., TaskPool]]:
 
     yield make
     while made:  # pytest holds on to `make`, so keep no pool in it
-        made.pop().terminate()
+        one = made.pop()
+        try:
+            one._core.check_invariants()
+        finally:
+            one.terminate()
+        one._core.check_invariants()

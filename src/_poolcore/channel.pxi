@@ -7,6 +7,8 @@ cdef class Channel:
     """One worker as the parent sees it. Made by the supervisor, once a worker's life."""
 
     def __cinit__(self, uint64_t ring_size, max_tasks=None):
+        if CP_DEBUG:
+            debug_alive["channels"] += 1
         self.segment_fd = self.bell[0] = self.bell[1] = -1
         self.fork_generation = fork_generation
         self.most = self.nearly = UNLIMITED
@@ -38,8 +40,6 @@ cdef class Channel:
         self.known = <uint32_t *> PyMem_Calloc(CP_FUNCTIONS, sizeof(uint32_t))
         if self.known == NULL:
             raise MemoryError()
-        if CP_DEBUG:
-            debug_alive["channels"] += 1
 
     def __dealloc__(self):
         if CP_DEBUG:

@@ -11,6 +11,8 @@ cdef class Core:
     def __cinit__(self, limit, int callbacks_in, bint overridden, logger, uint64_t last_tid,
                   uint64_t ring_size=CP_RING_DEFAULT, pickler=pickle, uint64_t threshold=UNLIMITED,
                   bint copies=False):
+        if CP_DEBUG:
+            debug_alive["cores"] += 1
         self.segment_fd = self.supervisor_bell = -1
         self.bell[0] = self.bell[1] = self.reaper.bell[0] = self.reaper.bell[1] = -1
         self.loop.bell[0] = self.loop.bell[1] = self.loop.fd = -1
@@ -50,8 +52,6 @@ cdef class Core:
         self.arguments = Arena(self.segment_fd, CP_PAGE)
         self.arguments.owner = <void *> self
         self.arguments.on_kept = core_keeps
-        if CP_DEBUG:
-            debug_alive["cores"] += 1
 
     def __dealloc__(self):
         if CP_DEBUG:
@@ -264,6 +264,10 @@ cdef class Core:
         callbacks = checked_callables(callbacks, "callbacks")
         if callbacks is not None:
             run_by_hand(self, callbacks, argument, {} if meta is None else meta)
+
+    def check_invariants(self):
+        """AssertionError if the state is not what it has to be between two calls."""
+        check_invariants(self)
 
     def take_out(self, tid, ret_val):
         """Whether `tid` was still in the queue (or is being delivered); it is not,

@@ -182,6 +182,7 @@ cdef list listed(object callbacks):
 cdef int reap_inline(Core core) except -1:
     core.since_reap = 0
     collect(core, True)
+    in_debug_builds(core)
     if core.callbacks_in != REAPER_ONLY:
         dispatch(core, core.outbox.count)
     notify(core)

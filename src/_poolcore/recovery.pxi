@@ -42,6 +42,7 @@ cdef int recover(Core core, Channel channel, reason, bint requeue) except -1:
         jobs_remove(&again, job)
         backlog_prepend(core, job)
     refill(core)
+    in_debug_builds(core)
     bury(core)
     notify(core)
     return ended

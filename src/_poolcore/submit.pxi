@@ -118,7 +118,8 @@ cdef object checked_callables(object given, str name):
 
 
 cdef inline bint no_slot(Core core, uint64_t size) noexcept:
-    return (core.waiting.starving and not inside_dispatch(core) or core.in_flight >= core.limit or core.bytes_in_flight + size > core.max_bytes or
+    return (core.in_flight >= core.limit or core.bytes_in_flight + size > core.max_bytes or
+            core.waiting.starving and not inside_dispatch(core) or
             core.waiting_callbacks >= core.limit and not inside_dispatch(core))
 
 
@@ -127,8 +128,9 @@ cdef inline bint others_may_have_ended(Core core) noexcept:
     it holds the GIL then, for which the reaper waits. Most of what is in flight was
     submitted since the last look, or the reaper has been rung; no clock is asked. An
     event loop looks by itself."""
-    return (2 * <uint64_t> core.since_reap >= core.in_flight and core.in_flight and core.loop.waiter == NULL
-            or cp_peek(&core.reaper.rung))
+    if cp_peek(&core.reaper.rung):
+        return True
+    return core.in_flight and 2 * <uint64_t> core.since_reap >= core.in_flight and core.loop.waiter == NULL
 
 
 cdef int wait_for_slot(Core core, uint64_t size, Options options) except -1:

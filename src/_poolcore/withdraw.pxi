@@ -30,6 +30,7 @@ cdef void take_back(Core core, Channel channel, uint32_t most) noexcept:
             break                       # this one runs; those before it are over
         backlog_prepend(core, job)
         most -= 1
+    in_debug_builds(core)
 
 
 cdef int retire(Core core, Channel channel) except -1:

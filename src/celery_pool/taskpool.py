@@ -416,9 +416,9 @@ class TaskPool(TaskPoolBase):
         return self._core.fileno()
 
     def get_worker_pids(self) -> list[int]:
-        """The process ids of the workers that serve: they take tasks, or may still run
-        one; at most ``processes``. Not those that stand by to replace one, and those that
-        have done their last task and only have to end."""
+        """The process ids of the workers that serve: they take tasks, may still run one,
+        or are being started to; at most ``processes``. Not those that stand by to replace
+        one, and those that have done their last task and only have to end."""
         self._core.check_process()
         return self._supervisor.pids() if self._supervisor is not None else []
 

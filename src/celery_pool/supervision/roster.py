@@ -52,8 +52,12 @@ class Roster:
         return iter(list(self.workers.values()))
 
     def pids(self) -> list[int]:
-        """Of those that serve: they take tasks, or may still run one."""
-        return [w.pid for w in self if w.pid and not w.dead and w.channel.serving]
+        """Of those that serve (they take tasks, or may still run one), and of the next ones
+        where a seat is free."""
+        known = [w for w in self if w.pid and not w.dead]
+        pids = [w.pid for w in known if w.channel.serving]
+        next_ones = [w.pid for w in known if w.stays() and not w.channel.serving]
+        return pids + next_ones[: max(0, self.processes - len(pids))]
 
     def alive(self) -> int:
         """Processes, also those that stand by or end."""
