@@ -640,9 +640,9 @@ pool.apply_async(tasks.pass_gate, (sys.argv[1],))
 
 
 def test_statistics(pool, gate):
-    p = pool(6, processes=1, callbacks_in="caller")
-    calls = Calls()
-    p.apply_async(tasks.same, (1,), callbacks=calls)
+    p = pool(6, processes=1, callbacks_in="reaper")
+    go_on, calls = threading.Event(), Calls()
+    p.apply_async(tasks.same, (1,), callbacks=lambda value, meta: go_on.wait(DEADLINE))
     p.apply_async(tasks.fail, (ValueError,), errbacks=calls)
     p.apply_async(tasks.same, (1,)).get(DEADLINE)
     p.apply_async(tasks.pass_gate, (gate.path,))
@@ -662,8 +662,8 @@ def test_statistics(pool, gate):
     }
     with pytest.raises(AttributeError):
         statistics.lost = 5
+    go_on.set()
     gate.open()
-    p.reap()
 
 
 def test_statistics_add_up(pool):

@@ -12,7 +12,7 @@ import pytest
 import tasks
 from celery_pool import Pool, TaskPool, TaskPoolExecutor
 from guards import descendants, wait_until
-from support import DEADLINE, Gate
+from support import DEADLINE, Gate, is_gone
 
 
 @pytest.fixture
@@ -39,7 +39,8 @@ class Watch:
 
     def _run(self):
         while not self._stop.wait(0.005):
-            self.most = max(self.most, len(descendants()))
+            running = [pid for pid in descendants() if not is_gone(pid)]
+            self.most = max(self.most, len(running))
 
 
 def spares(processes):
