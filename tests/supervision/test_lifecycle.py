@@ -641,8 +641,14 @@ pool.apply_async(tasks.pass_gate, (sys.argv[1],))
 
 def test_statistics(pool, gate):
     p = pool(6, processes=1, callbacks_in="reaper")
-    go_on, calls = threading.Event(), Calls()
-    p.apply_async(tasks.same, (1,), callbacks=lambda value, meta: go_on.wait(DEADLINE))
+    entered, go_on, calls = threading.Event(), threading.Event(), Calls()
+
+    def block(value, meta):
+        entered.set()
+        go_on.wait(DEADLINE)
+
+    p.apply_async(tasks.same, (1,), callbacks=block)
+    assert entered.wait(DEADLINE)
     p.apply_async(tasks.fail, (ValueError,), errbacks=calls)
     p.apply_async(tasks.same, (1,)).get(DEADLINE)
     p.apply_async(tasks.pass_gate, (gate.path,))
