@@ -36,6 +36,8 @@ class Parameters:
     payload_kind: str = "bytes"  # or "ndarray"
     direction: str = "both"  # of a payload: "there", "back", "both"
     arrivals: int = 0  # a second
+    busy: bool = False  # the submitter computes between them
+    long_tasks: int = 0  # that hold a worker for the whole measurement
     submitters: int = 1  # threads
     iterations: int = 0  # of task_bodies.burn
     kills: float = 0.0  # workers killed a second

@@ -158,6 +158,41 @@ _SURVIVED = _quotient(
 _COPIES = _against("copies", _PAYLOAD, _NDARRAY_100, "p50")
 
 
+def _busy(rate: str, interval: float) -> tuple[Target, Target]:
+    """`interval`: between two arrivals, in µs."""
+    case = f"{rate}, busy"
+    median = _in("µs", _median("paced", case, "p50"))
+    return (
+        Target(
+            f"{rate} arriving, a busy submitter: p50 from submit to callback",
+            Bound(median, at_most=interval + 100),
+        ),
+        Target(
+            f"{rate} arriving, a busy submitter: p99",
+            Bound(_in("µs", _median("paced", case, "p99")), at_most=3_000),
+        ),
+    )
+
+
+def _recycled(case: str, at_least: float) -> Target:
+    return Target(
+        f"tasks of 1 ms, recycled {case}: rate against never",
+        Bound(
+            _quotient(_median("recycling", case, "rate"), _median("recycling", "never", "rate")),
+            at_least=at_least,
+        ),
+    )
+
+
+def _slowest(case: str) -> Target:
+    slowest = _in("ms", _median("skewed", case, "slowest"))
+    return Target(
+        f"{case}: the slowest short task",
+        Bound(slowest, at_most=20),
+        (Bound(slowest, at_most=5),),
+    )
+
+
 def _saturated(at_least: float) -> Target:
     figure = _against(POOL, *_SATURATED, "rate")
     rate = _in("tasks/s", _median(*_SATURATED, "rate"))
@@ -184,6 +219,16 @@ _TARGETS = (
     _cost("round trip: p99", POOL, "round_trip", "one at a time", "p99", 1 / 50, aim=1 / 400),
     *_paced("1,000/s"),
     *_paced("10,000/s"),
+    *_busy("500/s", 2_000),
+    *_busy("2,000/s", 500),
+    *_busy("10,000/s", 100),
+    _slowest("one long, in flight 8"),
+    _slowest("one long, in flight 64"),
+    _slowest("two long, 4 workers, in flight 64"),
+    _recycled("every 100", 0.97),
+    _recycled("every 10", 0.85),
+    _recycled("every task", 0.3),
+    _rate("tasks of 1 ms, recycled every task", POOL, "recycling", "every task", at_least=1.2),
     _rate("4 submitting threads, in flight 64", POOL, "many_submitters", "4 threads", 40, aim=90),
     Target(
         "tasks of 100 µs, in flight 64: rate against plain processes without a pool",

@@ -37,6 +37,13 @@ def burn(iterations: int) -> int:
     return total
 
 
+def spin(seconds: float) -> None:
+    """Uses its core for so long."""
+    end = time.perf_counter() + seconds
+    while time.perf_counter() < end:
+        pass
+
+
 def nap(seconds: float) -> None:
     """Holds a worker without using its core."""
     time.sleep(seconds)

@@ -2,6 +2,8 @@
 
 Latency from submit to callback, and the CPU time that this costs the parent and all its
 descendants. The submitting thread sleeps between arrivals; its own share is what `inline` shows.
+`busy`: it computes instead, as a consumer does that parses messages; what has ended meanwhile can
+be delivered at the next arrival, and not before.
 Arrivals keep to the clock: after a late wake-up those that are due follow at once.
 """
 
@@ -21,13 +23,20 @@ from measure import (
     percentiles,
     running,
 )
-from task_bodies import noop
+from task_bodies import noop, spin
 
 
 def cases(defaults: Parameters, quick: bool) -> dict[str, Parameters]:
     duration = defaults.duration * (2 if quick else 4)
     rates = (1_000,) if quick else (100, 1_000, 10_000)
-    return {f"{rate:,}/s": replace(defaults, arrivals=rate, duration=duration) for rate in rates}
+    sleeping = {
+        f"{rate:,}/s": replace(defaults, arrivals=rate, duration=duration) for rate in rates
+    }
+    rates = (2_000,) if quick else (500, 2_000, 10_000)
+    return sleeping | {
+        f"{rate:,}/s, busy": replace(defaults, arrivals=rate, duration=duration, busy=True)
+        for rate in rates
+    }
 
 
 def run(contender: Contender, parameters: Parameters) -> dict[str, float]:
@@ -36,6 +45,7 @@ def run(contender: Contender, parameters: Parameters) -> dict[str, float]:
     latencies: list[float] = []
     now = time.perf_counter
     count, done = counted(tasks)
+    wait = spin if parameters.busy else time.sleep
 
     def delivered(submitted: float, outcome: Any, meta: Any = None) -> None:
         latencies.append(now() - submitted)
@@ -48,7 +58,7 @@ def run(contender: Contender, parameters: Parameters) -> dict[str, float]:
             for index in range(tasks):
                 pause = start + index / rate - now()
                 if pause > 0:
-                    time.sleep(pause)
+                    wait(pause)
                 contender.submit(Task(noop, (), functools.partial(delivered, now())))
             done.wait()  # not wait_all: nobody is to help here
             seconds = now() - start

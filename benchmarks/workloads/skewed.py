@@ -1,53 +1,63 @@
-"""One long task and many short ones: nobody may wait behind the long one.
+"""Long tasks beside a stream of short ones that never ends: nobody may wait behind a long one.
 
-A worker sleeps for the whole duration while no-op tasks go through the others; `rate` is that of
-the short ones, and `behind` how many of them were still unfinished when the long one ended.
+The long ones hold their workers for the whole measurement, while short ones keep coming as fast as
+the pool takes them, so that no worker is ever idle. `slowest` is the longest time from submit to
+callback of a short one; with `in_flight` of them always there it cannot be less than their number
+times their length, over the workers that are left.
 """
 
-import itertools
+import functools
 import time
 from dataclasses import replace
 from typing import Any
 
 from contenders.base import Contender, Task
-from measure import Measure, Parameters, Workload, counted, running
-from task_bodies import nap, noop
+from measure import LATENCIES, Measure, Parameters, Workload, counted, percentiles, running
+from task_bodies import nap, spin
 
-SHORT_TASKS_SHARE = 0.25  # of what the pool could do while the long task runs
+SHORT = 20e-6  # seconds of CPU time
 
 
 def cases(defaults: Parameters, quick: bool) -> dict[str, Parameters]:
-    return {} if quick else {"one long": replace(defaults, in_flight=1_000)}
+    one, two = replace(defaults, long_tasks=1), replace(defaults, processes=4, long_tasks=2)
+    if quick:
+        return {"one long, in flight 64": replace(one, in_flight=64)}
+    return {
+        "one long, in flight 8": replace(one, in_flight=8),
+        "one long, in flight 64": replace(one, in_flight=64),
+        "one long, in flight 1,000": replace(one, in_flight=1_000),
+        "two long, 4 workers, in flight 64": replace(two, in_flight=64),
+    }
 
 
 def run(contender: Contender, parameters: Parameters) -> dict[str, float]:
-    with running(contender, parameters) as rate:
-        tasks = max(100, int(rate * parameters.duration * SHORT_TASKS_SHARE))
-        finished = itertools.count()
-        behind: list[int] = []
-        callback, done = counted(tasks + 1)
-        last = [0.0]
+    latencies: list[float] = []
+    now = time.perf_counter
+    ended, done = counted(parameters.long_tasks)
 
-        def short(outcome: Any, meta: Any = None) -> None:
-            next(finished)
-            last[0] = time.perf_counter()
-            callback()
+    def delivered(submitted: float, outcome: Any, meta: Any = None) -> None:
+        latencies.append(now() - submitted)
 
-        def long(outcome: Any, meta: Any = None) -> None:
-            behind.append(tasks - next(finished))
-            callback()
-
-        started = time.perf_counter()
-        contender.submit(Task(nap, (parameters.duration,), long))
-        contender.submit_many(Task(noop, (), short), tasks)
+    with running(contender, parameters):
+        for _ in range(parameters.long_tasks):
+            contender.submit(Task(nap, (2 * parameters.duration,), ended))
+        start = now()
+        end = start + parameters.duration
+        while now() < end:
+            contender.submit(Task(spin, (SHORT,), functools.partial(delivered, now())))
+        rate = len(latencies) / (now() - start)
         contender.wait_all(done)
-    return {"rate": tasks / (last[0] - started), "behind": behind[0]}
+    return {"rate": rate, **percentiles(latencies), "slowest": 1e3 * max(latencies)}
 
 
 WORKLOAD = Workload(
     name="skewed",
-    title="no-op tasks beside one long task",
-    measures={"rate": Measure("tasks/s", "higher"), "behind": Measure("tasks", "lower")},
+    title="a stream of tasks of 20 µs beside long ones",
+    measures={
+        "rate": Measure("tasks/s", "higher"),
+        **LATENCIES,
+        "slowest": Measure("ms", "lower"),
+    },
     cases=cases,
     run=run,
 )
