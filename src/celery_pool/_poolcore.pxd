@@ -497,7 +497,7 @@ cdef class Options:
     cdef int64_t slot_deadline  # see deadline_after; 0: do not wait for a slot
 
 
-# ---- facade ----
+# ---- taskpool ----
 
 cdef class TaskPoolBase:
     cdef object __weakref__
