@@ -22,7 +22,7 @@ cdef class AsyncResult:
         raise TypeError("AsyncResult is made by apply_async")
 
     def __dealloc__(self):
-        if CP_DEBUG:
+        if CP_DEBUG and self.number:    # else it was never a job
             debug_alive["jobs"] -= 1
 
     @property

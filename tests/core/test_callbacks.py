@@ -103,10 +103,12 @@ def test_reaper_delivers_in_one_background_thread_only(pool):
     assert threading.get_ident() not in where
 
 
-def test_caller_delivers_nothing_in_the_background(pool):
+def test_caller_delivers_nothing_in_the_background(pool, gate):
     p = pool(3, processes=2, callbacks_in="caller")
     calls = Calls()
-    results = [p.apply_async(tasks.same, (i,), callbacks=calls) for i in range(3)]
+    # none of them ends before all are submitted: a submission delivers what has ended
+    results = [p.apply_async(tasks.pass_gate, (gate.path, i), callbacks=calls) for i in range(3)]
+    gate.open()
     collected(p, 3)
     assert not calls.calls
     assert not any(r.ready() for r in results)
