@@ -147,10 +147,11 @@ class Finished:
 
 
 @pytest.mark.parametrize("call", ["get", "wait"])
-def test_get_runs_its_own_callbacks_at_most(pool, call):
+def test_get_runs_its_own_callbacks_at_most(pool, gate, call):
     p = pool(3, processes=1, callbacks_in="caller")
     calls = Calls()
-    results = [p.apply_async(tasks.same, (i,), callbacks=calls) for i in range(3)]
+    results = [p.apply_async(tasks.pass_gate, (gate.path, i), callbacks=calls) for i in range(3)]
+    gate.open()
     getattr(results[1], call)(DEADLINE)
     assert calls.values == [1]
     assert [r.ready() for r in results] == [False, True, False]
@@ -386,19 +387,21 @@ def test_a_logger_set_later(pool):
 
 @pytest.mark.parametrize("error", [SystemExit, KeyboardInterrupt])
 class TestInterrupts:
-    def submit(self, p, error):
+    def submit(self, p, error, gate=None):
+        """With a gate it ends when that is opened, else at once."""
         calls = Calls()
 
         def stop(value, meta):
             raise error("stop")
 
-        first = p.apply_async(tasks.same, (1,), callbacks=[stop, calls])
-        return first, calls
+        target, args = (tasks.pass_gate, (gate.path, 1)) if gate else (tasks.same, (1,))
+        return p.apply_async(target, args, callbacks=[stop, calls]), calls
 
-    def test_caller(self, pool, error):
+    def test_caller(self, pool, gate, error):
         p = pool(2, processes=1, callbacks_in="caller")
-        first, calls = self.submit(p, error)
+        first, calls = self.submit(p, error, gate)
         second = p.apply_async(tasks.same, (2,), callbacks=calls)
+        gate.open()
         collected(p, 2)
         with pytest.raises(error, match="stop"):
             p.reap()

@@ -268,7 +268,7 @@ def test_the_loops_own_thread_may_wait(loop_pool):
     assert p.fileno() == fd
 
 
-def test_a_callback_that_raises_system_exit(loop_pool):
+def test_a_callback_that_raises_system_exit(loop_pool, gate):
     """It leaves reap(); the loop hears of the rest."""
     p = loop_pool(8)
     calls = Calls()
@@ -278,7 +278,8 @@ def test_a_callback_that_raises_system_exit(loop_pool):
             raise SystemExit(3)
 
     for i in range(5):
-        p.apply_async(tasks.same, (i,), callbacks=[leave, calls])
+        p.apply_async(tasks.pass_gate, (gate.path, i), callbacks=[leave, calls])
+    gate.open()
     collected(p, 5)  # nothing more will come over a ring
     p._core.stop_reaper()  # and nobody else tells the loop
     p._supervisor._reaper.join(DEADLINE)

@@ -18,11 +18,12 @@ def test_nothing_in_flight(pool, mode):
     assert p.wait_for_result() == 0
 
 
-def test_reap_takes_what_is_finished(pool):
+def test_reap_takes_what_is_finished(pool, gate):
     p = pool(5, processes=2, callbacks_in="caller")
     calls = Calls()
     for i in range(5):
-        p.apply_async(tasks.same, (i,), callbacks=calls)
+        p.apply_async(tasks.pass_gate, (gate.path, i), callbacks=calls)
+    gate.open()
     collected(p, 5)
     assert p.reap() == 5
     assert p.reap() == 0
@@ -120,11 +121,12 @@ def test_wait_for_result_waits_for_the_first(pool, gate, start_method):
     assert tmp
 
 
-def test_wait_for_result_counts(pool):
+def test_wait_for_result_counts(pool, gate):
     p = pool(3, processes=1, callbacks_in="caller")
     calls = Calls()
     for i in range(3):
-        p.apply_async(tasks.same, (i,), callbacks=calls)
+        p.apply_async(tasks.pass_gate, (gate.path, i), callbacks=calls)
+    gate.open()
     collected(p, 3)
     assert p.wait_for_result() == 3
     assert p.wait_for_result() == 0
