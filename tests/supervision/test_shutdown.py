@@ -15,7 +15,7 @@ import limit_targets
 import tasks
 from celery_pool import PoolClosed, PoolError, PoolTerminated, TaskPool
 from guards import Belongings, wait_until
-from support import DEADLINE, Background, Calls, at_rest, is_gone, stays, took
+from support import DEADLINE, Background, Calls, Gate, at_rest, is_gone, stays, took
 from usage import resident_kib
 
 #: How many pools are made and ended; more by this variable.
@@ -79,7 +79,8 @@ def test_join_with_a_long_timeout(pool, timeout):
 
 
 @pytest.mark.parametrize("mode", ["any", "reaper", "caller"])
-def test_terminate_from_a_callback(pool, gate, mode):
+def test_terminate_from_a_callback(pool, gate, tmp_path, mode):
+    first = Gate(tmp_path, "first")  # so that the callback comes after all submissions
     p = pool(10, processes=2, callbacks_in=mode)
     bad, seconds = Calls(), []
 
@@ -88,8 +89,9 @@ def test_terminate_from_a_callback(pool, gate, mode):
         p.terminate()
         seconds.append(time.monotonic() - start)
 
-    p.apply_async(tasks.nothing, callbacks=callback)
+    p.apply_async(tasks.pass_gate, (first.path,), callbacks=callback)
     results = [p.apply_async(tasks.pass_gate, (gate.path,), errbacks=bad) for _ in range(5)]
+    first.open()
     Background(lambda: p.wait_for_result() if mode == "caller" else None).result()
     wait_until(lambda: seconds, DEADLINE, "terminate() has returned")
     assert seconds[0] < 3
