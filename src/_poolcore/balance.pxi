@@ -47,10 +47,10 @@ cdef void hold_the_overtaken(Core core) noexcept:
     cdef AsyncResult job
     cdef uint64_t now = 0
     cdef uint32_t i
-    core.overtaking = core.collected + turns
+    core.overtaking = core.turns + turns
     for i in range(table.count):
         channel = <Channel> table.items[i]
-        if channel.load == 0 or channel.held or core.collected - channel.turn < turns:
+        if channel.load == 0 or channel.held or core.turns - channel.turn < turns:
             continue
         job = journal_first(channel)
         now = now or cp_now()

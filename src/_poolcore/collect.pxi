@@ -9,7 +9,7 @@ cdef uint64_t collect(Core core, bint foreground) noexcept:
     for i in range(table.count):
         if cp_consumer_pending(table.rings[i]):
             collect_channel(core, <Channel> table.items[i])
-    if core.collected >= core.overtaking:
+    if core.turns >= core.overtaking:
         hold_the_overtaken(core)
     if core.backlog.jobs.first != NULL:
         refill(core)
@@ -45,7 +45,7 @@ cdef void collect_channel(Core core, Channel channel) noexcept:
             attention(core)
         return
     cp_ring_release(&channel.completion)
-    channel.turn = core.collected
+    channel.turn = core.turns
     channel.held = False
     if CP_UNLIKELY(channel.owed_count):
         pay_owed(channel)
@@ -111,6 +111,7 @@ cdef bint take_outcome(Core core, Channel channel, AsyncResult job, cp_frame *fr
     journal_pop(channel)
     journal_prefetch(channel)
     channel.done += 1
+    core.turns += 1
     if job.state == PENDING:
         if frame.kind == CP_EXPIRED:
             parcel_unread(job)

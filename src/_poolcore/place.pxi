@@ -19,8 +19,9 @@ cdef inline void place(Core core, AsyncResult job) noexcept:
 
 
 cdef inline PyObject *least_loaded(Core core) noexcept:
-    """Borrowed; NULL: no worker is ready, or they are all overtaken. The first of equals, so that under
-    little load the same worker stays warm and the others asleep."""
+    """The worker for the next task, borrowed; its turn begins now if it is idle. NULL: none is
+    ready, or they are all overtaken. The first of equals, so that under little load the same
+    worker stays warm and the others asleep."""
     cdef Table table = core.table
     cdef PyObject *best = NULL
     cdef uint32_t least = 0xffffffff
@@ -32,7 +33,7 @@ cdef inline PyObject *least_loaded(Core core) noexcept:
             best = table.items[i]
             least = channel.load
             if least == 0:
-                channel.turn = core.collected
+                channel.turn = core.turns
                 break
     return best
 

@@ -207,7 +207,7 @@ cdef class Channel:
     cdef uint64_t soft_next         # when the soft limit of its task is signalled again
     cdef readonly bint open         # takes tasks
     cdef bint held                  # but for as long as others overtake it (balance)
-    cdef uint64_t turn              # core.collected when it last ended a task, or got its first
+    cdef uint64_t turn              # core.turns when it last ended a task, or got its first
     cdef readonly bint spare        # could take tasks, but there are workers enough
     cdef readonly uint64_t done     # tasks that it has ended
     cdef public str stack           # of the task that a time limit has ended
@@ -454,7 +454,8 @@ cdef class Core:
     cdef public uint32_t processes  # most that are given tasks (the supervisor)
     cdef Table table                # state.pxi
     cdef bint imbalanced            # a worker is idle while tasks wait at another (place, balance)
-    cdef uint64_t overtaking        # `collected`, at which to look for workers that are overtaken (balance)
+    cdef uint64_t turns             # tasks that workers have ended (collect)
+    cdef uint64_t overtaking        # `turns`, at which to look for workers that are overtaken (balance)
     cdef FunctionTable functions    # functions.pxi
 
     # for the supervisor

@@ -7,6 +7,7 @@ import asyncio
 import sys
 import threading
 import time
+from concurrent.futures import Future
 
 import pytest
 
@@ -173,3 +174,22 @@ def test_a_busy_submitter_and_the_reaper_alone(pool):
     assert p.join(DEADLINE)
     assert len(seen) == 1
     assert threading.current_thread().name not in seen
+
+
+def test_only_workers_overtake(pool, gate):
+    """What ends without a worker (results of other pools, tasks that are cancelled) says
+    nothing of turns: a worker alone keeps what it was given."""
+    p = pool(None, processes=1)
+    p.apply_async(tasks.pass_gate, (gate.path,))
+    gate.await_tasks()
+    for _ in range(20):
+        p.apply_async(tasks.nothing)
+    spin(0.005)  # so that its task has run for long
+    for _ in range(50):
+        done: Future[None] = Future()
+        done.set_result(None)
+        p.add(done)
+        assert p.apply_async(tasks.nothing).cancel()
+    p.reap()
+    assert p._core.channels[0].load == 21
+    gate.open()
