@@ -94,7 +94,8 @@ class Template:
             assert worker.pid is not None
             self.children[serial] = worker
             if hasattr(os, "pidfd_open"):
-                pidfds.append(os.pidfd_open(worker.pid))
+                with contextlib.suppress(OSError):  # without it the parent goes by the pid
+                    pidfds.append(os.pidfd_open(worker.pid))
             self.tell(("started", serial, worker.pid), pidfds)
         except OSError as error:
             self.tell(("failed", serial, str(error)), [])
