@@ -74,7 +74,7 @@ bench: $(VENV)/.bench ## the core's operations, and the pool beside its peers (A
 	$(BIN)/python -m pytest benchmarks
 	$(BIN)/celery-pool bench $(ARGS)
 
-perf-guard: $(VENV)/.bench ## fail if a task takes over 5 % more instructions (ARGS=--store: keep the figures)
+perf-guard: $(VENV)/.bench ## fail if a task takes more instructions or cache lines (ARGS=--store: keep the figures)
 	$(BIN)/python benchmarks/instructions.py $(or $(ARGS),--check)
 
 where-it-goes: $(VENV)/.bench ## nanoseconds by step and instructions by function, into docs/performance.md

@@ -1,4 +1,4 @@
-"""Is a count of instructions still what it was? The comparison behind `make perf-guard`.
+"""Is a count of instructions or cache lines what it was? The comparison behind `make perf-guard`.
 
 Counts can be compared only where the same interpreter and the same compiler made the code that
 runs. Anywhere else there is nothing to compare with, and the guard says so instead of failing.
@@ -12,8 +12,19 @@ import re
 from dataclasses import dataclass
 from pathlib import Path
 
-TOLERANCE = 0.05
-Figures = dict[str, dict[str, int]]  # environment: case: instructions a task
+Figures = dict[str, dict[str, float]]  # environment: case, with what is counted: so many a task
+
+
+@dataclass(frozen=True)
+class Unit:
+    """What is counted, and by how much it may grow."""
+
+    name: str
+    tolerance: float
+
+
+INSTRUCTIONS = Unit("instructions", 0.05)
+CACHE_LINES = Unit("cache lines", 0.1)
 
 
 @dataclass(frozen=True)
@@ -24,27 +35,32 @@ class Verdict:
     text: str
 
 
-def compare(case: str, count: float, environment: str, figures: Figures) -> Verdict:
-    """Fails if the count is more than 5 % above the stored one of this environment."""
-    stored = figures.get(environment, {}).get(case)
+def compare(case: str, count: float, unit: Unit, environment: str, figures: Figures) -> Verdict:
+    """Fails if the count is above the stored one of this environment by more than the unit allows."""
+    key = _key(case, unit)
+    stored = figures.get(environment, {}).get(key)
     if stored is None:
-        others = [name for name, cases in figures.items() if case in cases]
+        others = [name for name, cases in figures.items() if key in cases]
         known = f"; there is one for {'; '.join(others)}" if others else ""
-        return Verdict(False, f"{case}: not compared, no figure is stored for {environment}{known}")
+        return Verdict(False, f"{key}: not compared, no figure is stored for {environment}{known}")
     change = count / stored - 1
-    failed = change > TOLERANCE
+    failed = change > unit.tolerance
     return Verdict(
         failed,
-        f"{case}: {count:,.0f} instructions a task, stored {stored:,}, change {change:+.1%}, "
-        f"allowed {TOLERANCE:+.0%}: {'TOO MANY' if failed else 'good'}",
+        f"{key}: {count:,.1f} a task, stored {stored:,}, change {change:+.1%}, "
+        f"allowed {unit.tolerance:+.0%}: {'TOO MANY' if failed else 'good'}",
     )
 
 
-def store(case: str, count: float, environment: str, path: Path) -> None:
+def store(case: str, count: float, unit: Unit, environment: str, path: Path) -> None:
     """Keeps a figure, beside those of other environments and cases."""
     figures = load(path)
-    figures.setdefault(environment, {})[case] = round(count)
+    figures.setdefault(environment, {})[_key(case, unit)] = round(count, 1)
     path.write_text(json.dumps(figures, indent=1, sort_keys=True) + "\n")
+
+
+def _key(case: str, unit: Unit) -> str:
+    return f"{case}: {unit.name}"
 
 
 def load(path: Path) -> Figures:

@@ -20,6 +20,7 @@
 typedef struct {
     cp_indices submission;
     cp_indices completion;
+    _Alignas(CP_LINE) cp_word batches;  /* the process: how often it found messages that it did not know */
     _Alignas(CP_PAGE) uint8_t down[RING];
     uint8_t up[RING];
 } lane;
@@ -68,7 +69,10 @@ API void answer(lane *mine)
     cp_consumer_init(&tasks, &mine->submission, mine->down, RING);
     cp_producer_init(&answers, &mine->completion, mine->up, RING);
     for (;;) {
+        uint64_t known = tasks.tail_seen;
         int got = cp_ring_next(&tasks, &copy, &position, &payload);
+        if (tasks.tail_seen != known)
+            cp_poke(&mine->batches, cp_peek(&mine->batches) + 1);
         if (got == CP_GARBAGE)
             return;
         if (got == CP_EMPTY) {
@@ -145,6 +149,54 @@ API uint64_t exchange(uint64_t lanes, uint64_t count, uint64_t in_flight)
             cp_pause();
     }
     return cp_now() - begin;
+}
+
+/* The lane with the least unanswered, but the one before as long as it has less than `depth`. */
+static unsigned next_lane(uint64_t lanes, unsigned before, uint64_t depth)
+{
+    unsigned best = 0;
+    if (ends[before].waiting < depth)
+        return before;
+    for (unsigned i = 1; i < lanes; i++)
+        if (ends[i].waiting < ends[best].waiting)
+            best = i;
+    return best;
+}
+
+/* Sends `count` messages one by one, each published at once, as a program submits tasks; looks for
+ * answers after every 64, and while `in_flight` are unanswered. `depth`: see next_lane; 1 spreads
+ * them. Returns the nanoseconds that took. */
+API uint64_t stream(uint64_t lanes, uint64_t count, uint64_t in_flight, uint64_t depth)
+{
+    uint64_t begin = cp_now(), sent = 0, answered = 0;
+    unsigned at = 0;
+    while (answered < count) {
+        uint64_t moved = 0;
+        while (sent < count && sent - answered < in_flight && moved < 64) {
+            at = next_lane(lanes, at, depth);
+            if (!send(at, UINT64_MAX, 1))
+                break;
+            sent++;
+            moved++;
+        }
+        for (unsigned i = 0; i < lanes; i++) {
+            uint64_t got = receive(i);
+            answered += got;
+            moved += got;
+        }
+        if (!moved)
+            sched_yield();
+    }
+    return cp_now() - begin;
+}
+
+/* How often processes found messages that they did not know: once for several of them, at best. */
+API uint64_t batches(const lane *lanes, uint64_t count)
+{
+    uint64_t sum = 0;
+    for (uint64_t i = 0; i < count; i++)
+        sum += cp_peek(&lanes[i].batches);
+    return sum;
 }
 
 /* ---- single steps, in one process ---- */

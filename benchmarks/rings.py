@@ -1,11 +1,19 @@
 """The core's rings, driven by a bare loop in C (rings.c), for contenders and benchmarks.
 
+    python benchmarks/rings.py [--lanes 1 2 4 8 15] [--depth 1 16] [--in-flight 256]
+
+sends messages from one process to so many others, as fast as it can: spread (depth 1), or up to so
+many in a row to the same. What a processor writes another has to fetch, so that it pays to send
+several at a time: on a machine with a processor for each. A task as the pool sends it moves its two
+lines (frame and completion) there and back, and the lines of both tails once a batch.
+
 Compiled when it is needed, from the headers of the checkout: neither they nor the C file come with
 an installed package.
 """
 
 from __future__ import annotations
 
+import argparse
 import contextlib
 import ctypes
 import functools
@@ -21,6 +29,7 @@ from pathlib import Path
 
 SOURCE = Path(__file__).with_name("rings.c")
 HEADERS = SOURCE.parent.parent / "src"
+ROUNDS = 5
 FLAGS = ("-std=gnu11", "-O3", "-fvisibility=hidden", "-shared", "-fPIC")
 
 
@@ -47,6 +56,8 @@ def library() -> ctypes.CDLL:
         ("open_lanes", None, (address, number)),
         ("answer", None, (address,)),
         ("exchange", number, (number, number, number)),
+        ("stream", number, (number, number, number, number)),
+        ("batches", number, (address, number)),
         ("claim_many", number, (number,)),
         ("publish_many", number, (number,)),
         ("consume_all", number, (address, number)),
@@ -86,6 +97,13 @@ class Lanes:
         """Seconds that so many messages and their answers take."""
         return float(self.library.exchange(self.count, count, in_flight)) / 1e9
 
+    def stream(self, count: int, in_flight: int, depth: int) -> tuple[float, float]:
+        """Seconds that so many messages take, sent one by one and up to `depth` in a row to the same
+        process, and how many of them a process found at a time."""
+        before = self.library.batches(self._address, self.count)
+        seconds = float(self.library.stream(self.count, count, in_flight, depth)) / 1e9
+        return seconds, count / (self.library.batches(self._address, self.count) - before)
+
     def consume_all(self) -> int:
         """Without processes: takes off lane 0 what `publish_many` has put there."""
         count: int = self.library.consume_all(self._address, self._consumed)
@@ -99,3 +117,34 @@ class Lanes:
                 os.kill(pid, signal.SIGKILL)
             os.waitpid(pid, 0)
         self._pids.clear()
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description="Messages from one process to several.")
+    parser.add_argument("--lanes", type=int, nargs="+", default=[1, 2, 4, 8, 15])
+    parser.add_argument("--depth", type=int, nargs="+", default=[1, 16])
+    parser.add_argument("--in-flight", type=int, default=256)
+    parser.add_argument("--count", type=int, default=1_000_000, help="messages (1,000,000)")
+    options = parser.parse_args()
+    print(f"{os.cpu_count()} CPUs, {options.in_flight} in flight")
+    for count in options.lanes:
+        lanes = Lanes(count)
+        lanes.start()
+        try:
+            lanes.exchange(options.count // 10, options.in_flight)  # until all are awake
+            for depth in options.depth:
+                runs = [
+                    lanes.stream(options.count, options.in_flight, depth) for _ in range(ROUNDS)
+                ]
+                seconds, batch = sorted(runs)[ROUNDS // 2]
+                print(
+                    f"{count} processes, depth {depth}: {options.count / seconds:,.0f} messages/s, "
+                    f"{batch:.1f} found at a time",
+                    flush=True,
+                )
+        finally:
+            lanes.close()
+
+
+if __name__ == "__main__":
+    main()

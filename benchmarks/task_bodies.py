@@ -1,6 +1,7 @@
 """What the workers run. A module of its own, so that every start method can import it by name."""
 
 import functools
+import itertools
 import time
 from typing import Any
 
@@ -47,3 +48,12 @@ def spin(seconds: float) -> None:
 def nap(seconds: float) -> None:
     """Holds a worker without using its core."""
     time.sleep(seconds)
+
+
+_calls = itertools.count(1)
+
+
+def in_bursts() -> None:
+    """Does nothing, but sleeps for 8 ms every 128th time: results come in bursts."""
+    if next(_calls) % 128 == 0:
+        time.sleep(0.008)

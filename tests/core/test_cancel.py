@@ -131,15 +131,19 @@ def test_cancel_twice(pool, gate):
     gate.open()
 
 
-def test_cancel_from_a_callback(pool, gate):
+def test_cancel_from_a_callback(pool, gate, tmp_path):
     p = pool(None, processes=1)
-    first = p.apply_async(tasks.same, (0,), callbacks=lambda *_: [r.cancel() for r in rest])
-    gate_task = p.apply_async(tasks.pass_gate, (gate.path,))
+    second = Gate(tmp_path, "second")
+    first = p.apply_async(
+        tasks.pass_gate, (gate.path,), callbacks=lambda *_: [r.cancel() for r in rest]
+    )
+    gate_task = p.apply_async(tasks.pass_gate, (second.path,))
     rest = [p.apply_async(tasks.same, (i,)) for i in range(10)]
+    gate.open()
     first.get(DEADLINE)
     for r in rest:
         cancelled(r)
-    gate.open()
+    second.open()
     gate_task.get(DEADLINE)
 
 

@@ -333,7 +333,8 @@ def test_the_documents_name_places_that_exist() -> None:
 def test_the_guard_fails_past_five_percent(count: int, failed: bool) -> None:
     import guard
 
-    verdict = guard.compare("a case", count, HERE, {HERE: {"a case": 1_000}})
+    stored = {HERE: {"a case: instructions": 1_000.0}}
+    verdict = guard.compare("a case", count, guard.INSTRUCTIONS, HERE, stored)
     assert verdict.failed == failed
     assert ("TOO MANY" in verdict.text) == failed
 
@@ -341,7 +342,8 @@ def test_the_guard_fails_past_five_percent(count: int, failed: bool) -> None:
 def test_the_guard_compares_nothing_across_environments() -> None:
     import guard
 
-    verdict = guard.compare("a case", 2_000, HERE, {ELSEWHERE: {"a case": 1_000}})
+    stored = {ELSEWHERE: {"a case: instructions": 1_000.0}}
+    verdict = guard.compare("a case", 2_000, guard.INSTRUCTIONS, HERE, stored)
     assert not verdict.failed
     assert "not compared" in verdict.text and ELSEWHERE in verdict.text
 
@@ -350,9 +352,12 @@ def test_figures_are_stored_beside_others(tmp_path: Path) -> None:
     import guard
 
     path = tmp_path / "figures.json"
-    for case, count, environment in (("a", 1.4, HERE), ("b", 2, HERE), ("a", 3, ELSEWHERE)):
-        guard.store(case, count, environment, path)
-    assert guard.load(path) == {HERE: {"a": 1, "b": 2}, ELSEWHERE: {"a": 3}}
+    for case, count, environment in (("a", 1.44, HERE), ("b", 2, HERE), ("a", 3, ELSEWHERE)):
+        guard.store(case, count, guard.INSTRUCTIONS, environment, path)
+    assert guard.load(path) == {
+        HERE: {"a: instructions": 1.4, "b: instructions": 2},
+        ELSEWHERE: {"a: instructions": 3},
+    }
 
 
 def test_the_environment_names_python_and_compilers() -> None:
@@ -393,3 +398,25 @@ def test_own_costs_leave_out_what_was_called() -> None:
         "submit [_poolcore]": 380,
         "push [_poolcore]": 20,
     }
+
+
+def test_own_costs_of_other_events() -> None:
+    import instructions
+
+    profile = PROFILE.replace("events: Ir", "events: Ir Dr D1mr D1mw").replace(
+        "40 20", "40 20 9 2 1\n41 5 9 3"
+    )
+    costs = instructions.own_costs(profile, instructions.CACHE_LINES)
+    assert costs["push [_poolcore]"] == 6
+    assert costs["submit [_poolcore]"] == 0
+
+
+def test_messages_to_several_processes() -> None:
+    done = subprocess.run(
+        [*PYTHON, str(SUITE / "rings.py"), "--lanes", "1", "3", "--count", "20000"],
+        capture_output=True,
+        text=True,
+        timeout=DEADLINE,
+        check=True,
+    )
+    assert done.stdout.count("messages/s") == 4
