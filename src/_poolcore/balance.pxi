@@ -8,8 +8,9 @@ cdef enum:
     MANY_QUEUED = 128           # behind so many even short tasks make a wait
 
 
-cdef void rebalance(Core core) noexcept:
-    """Half of what waits at the busiest worker goes elsewhere, if another is idle."""
+cdef void rebalance(Core core, bint moves) noexcept:
+    """What waits at the busiest worker goes elsewhere, if another is idle. `moves`: a
+    task has just been collected."""
     cdef Table table = core.table
     cdef Channel channel, busiest = None
     cdef AsyncResult job
@@ -26,13 +27,16 @@ cdef void rebalance(Core core) noexcept:
     if busiest is None:
         return
     if most < MANY_QUEUED:
+        if moves and core.turns == busiest.turn:
+            core.imbalanced = True      # it has just begun its next one
+            return
         job = journal_first(busiest)
         start = cp_peek(&frame_of(job).start)
         if (cp_observe(&frame_of(job).claim) != cp_claim(job.number, CP_CLAIMED)
                 or cp_now() - start < LONG_NS):
             core.imbalanced = True      # look again soon
             return
-    take_back(core, busiest, most // 2)
+    take_back(core, busiest, most - 1 if most < MANY_QUEUED else most // 2)
     refill(core)
 
 

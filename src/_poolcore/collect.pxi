@@ -14,7 +14,7 @@ cdef uint64_t collect(Core core, bint foreground) noexcept:
     if core.backlog.jobs.first != NULL:
         refill(core)
     elif core.imbalanced or core.collected != before:
-        rebalance(core)
+        rebalance(core, core.collected != before)
     if core.collected != before:
         core.look_after = TICK_NS
         core.reaper.quiet = 0
@@ -47,6 +47,7 @@ cdef void collect_channel(Core core, Channel channel) noexcept:
     cp_ring_release(&channel.completion)
     channel.turn = core.turns
     channel.held = False
+    channel.depth = short_queue(core, channel.pace)
     if CP_UNLIKELY(channel.owed_count):
         pay_owed(channel)
     cp_bell_ring_if_parked(&channel.ringer)      # it may wait for room
@@ -111,6 +112,7 @@ cdef bint take_outcome(Core core, Channel channel, AsyncResult job, cp_frame *fr
     journal_pop(channel)
     journal_prefetch(channel)
     channel.done += 1
+    channel.pace = frame.fid
     core.turns += 1
     if job.state == PENDING:
         if frame.kind == CP_EXPIRED:

@@ -91,6 +91,7 @@ cdef class Core:
     @limit.setter
     def limit(self, value):
         self.limit = UNLIMITED if value is None else value
+        measure_depth(self)
         notify(self)
 
     @property
@@ -134,7 +135,7 @@ cdef class Core:
             channel.spare = True
             open_spare(self)
         refill(self)
-        rebalance(self)
+        rebalance(self, False)
         if self.imbalanced:
             kick_leader(self)       # it looks again soon
         notify(self)

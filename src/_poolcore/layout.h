@@ -15,7 +15,7 @@
 #include "atomics.h"
 
 #define CP_MAGIC 0x4c4f4f5059524c43ull
-#define CP_ABI 2u               /* raise with every change of this file */
+#define CP_ABI 3u               /* raise with every change of this file */
 #define CP_PAGE 4096u
 #define CP_LINE 64u             /* cache line, and the unit of frame sizes */
 #define CP_RING_DEFAULT (256u * 1024u)
@@ -50,7 +50,8 @@ typedef struct {
     uint32_t size;      /* of the whole frame in bytes */
     uint16_t kind;      /* CP_PAD ... */
     uint16_t flags;     /* CP_KWARGS ... */
-    uint32_t fid;       /* TASK, DEFINE: function id, 0: the target is in the payload; GIVE_BACK: the extent */
+    uint32_t fid;       /* TASK, DEFINE: function id, 0: the target is in the payload; GIVE_BACK: the extent;
+                         * RESULT, ERROR: ns that the worker's task before took, a hint */
     uint32_t length;    /* of the payload behind the header, in bytes */
     cp_word claim;      /* submission: tid << 3 | state, see claim.h; completion: tid */
     cp_word start;      /* CLOCK_MONOTONIC ns: when the task expires (0: never), by the parent; then when

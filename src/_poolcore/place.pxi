@@ -1,10 +1,17 @@
 # Which worker gets a task, and which workers get tasks.
 
+cdef enum:
+    WARM_NS = 10000         # longer than to wake another worker, and its cache
+    DEEPEST = 16            # tasks, from where on more in a row save nothing
+
+
 cdef inline void place(Core core, AsyncResult job) noexcept:
     """To the worker with the least to do, or to the backlog."""
     cdef PyObject *found
     if core.backlog.jobs.first == NULL:
-        found = least_loaded(core)
+        found = warm_worker(core)
+        if found == NULL:
+            found = least_loaded(core)
         if found != NULL:
             if channel_push(<Channel> found, job):
                 channel_publish(<Channel> found)
@@ -16,6 +23,37 @@ cdef inline void place(Core core, AsyncResult job) noexcept:
             else:
                 channel_publish(<Channel> found)    # the function's frame may have had room
     backlog_append(core, job)
+
+
+cdef inline PyObject *warm_worker(Core core) noexcept:
+    """The one that got the last task, borrowed, if that and what it has besides are short: it
+    takes them off the ring in one go, where a worker that is idle would move the ring's
+    cache lines for each. NULL: it is not, or the parent is asleep, which then would not
+    see at once that the task was a long one after all."""
+    cdef Table table = core.table
+    cdef Channel channel
+    if core.warm >= table.count or cp_peek(&core.control.parent_epoch):
+        return NULL
+    channel = <Channel> table.items[core.warm]
+    if channel.load >= channel.depth or not channel.open or channel.held:
+        return NULL
+    if channel.load == 0:
+        channel.turn = core.turns
+    else:
+        core.imbalanced = True
+    return table.items[core.warm]
+
+
+cdef inline uint32_t short_queue(Core core, uint32_t pace) noexcept:
+    """How many tasks that take `pace` ns a worker does in WARM_NS; 1 at least."""
+    if pace > WARM_NS // 2:
+        return 1
+    return min(WARM_NS // max(pace, 1), core.deepest)
+
+
+cdef void measure_depth(Core core) noexcept:
+    """With few tasks in flight each worker shall have its share of them."""
+    core.deepest = <uint32_t> max(1, min(<uint64_t> DEEPEST, core.limit // max(1, core.processes)))
 
 
 cdef inline PyObject *least_loaded(Core core) noexcept:
@@ -31,6 +69,7 @@ cdef inline PyObject *least_loaded(Core core) noexcept:
         channel = <Channel> table.items[i]
         if channel.open and channel.load < least and not channel.held:
             best = table.items[i]
+            core.warm = i
             least = channel.load
             if least == 0:
                 channel.turn = core.turns

@@ -52,6 +52,7 @@ cdef inline void attention(Core core) noexcept:
 
 cdef void set_channels(Core core, list channels):
     core.table = Table(channels)
+    measure_depth(core)
     # a leader in its sleep watches the old rings only
     kick_leader(core)
     if core.loop.waiter != NULL:

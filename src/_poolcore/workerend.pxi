@@ -107,6 +107,9 @@ cdef int serve(WorkerEnd end) except -1:
         if frame.kind == CP_TASK:
             shared = cp_ring_at(end.submission.base, end.submission.size, position)
             now = cp_now()
+            if end.began:
+                end.pace = elapsed(end.began, now)
+            end.began = now
             cp_poke(&shared.start, now)
             if cp_claim_take(shared, cp_claim_tid(cp_peek(&frame.claim))):
                 if cp_peek(&frame.start) and now > cp_peek(&frame.start):
@@ -137,8 +140,15 @@ cdef inline void release_room(WorkerEnd end) noexcept:
         cp_bell_ring_if_parked(&end.parent)
 
 
+cdef inline uint32_t elapsed(uint64_t since, uint64_t now) noexcept:
+    return <uint32_t> min(now - since, <uint64_t> 0xffffffff)
+
+
 cdef int wait_for_submission(WorkerEnd end) except -1:
     release_room(end)
+    if end.began:
+        end.pace = elapsed(end.began, cp_now())
+        end.began = 0
     worker_wait(end, cp_has_submission, &end.submission, next_prune(end))
     return PyErr_CheckSignals()
 
@@ -344,6 +354,7 @@ cdef inline void worker_publish(WorkerEnd end, cp_frame *out, int kind, uint16_t
     """`task`: the submission frame that this answers, or NULL."""
     out.kind = <uint16_t> kind
     out.flags = flags
+    out.fid = end.pace
     if task != NULL:
         cp_poke(&out.claim, cp_claim_tid(cp_peek(&task.claim)))
         cp_poke(&out.start, cp_peek(&task.start))

@@ -208,6 +208,8 @@ cdef class Channel:
     cdef readonly bint open         # takes tasks
     cdef bint held                  # but for as long as others overtake it (balance)
     cdef uint64_t turn              # core.turns when it last ended a task, or got its first
+    cdef uint32_t pace              # ns that its last task took, as it says (collect)
+    cdef uint32_t depth             # so many such tasks may queue here while others are idle (place)
     cdef readonly bint spare        # could take tasks, but there are workers enough
     cdef readonly uint64_t done     # tasks that it has ended
     cdef public str stack           # of the task that a time limit has ended
@@ -454,6 +456,8 @@ cdef class Core:
     cdef public uint32_t processes  # most that are given tasks (the supervisor)
     cdef Table table                # state.pxi
     cdef bint imbalanced            # a worker is idle while tasks wait at another (place, balance)
+    cdef uint32_t warm              # place in the table of the one that got the last task (place)
+    cdef uint32_t deepest           # no worker's depth is more (place)
     cdef uint64_t turns             # tasks that workers have ended (collect)
     cdef uint64_t overtaking        # `turns`, at which to look for workers that are overtaken (balance)
     cdef FunctionTable functions    # functions.pxi
@@ -533,6 +537,8 @@ cdef class WorkerEnd:
     cdef uint64_t epoch             # of our last park
     cdef uint64_t heard             # submission frames before this: what they give back is known
     cdef bint skipped               # revoked frames since room was last given back
+    cdef uint64_t began             # when it claimed the last frame, CLOCK_MONOTONIC ns; 0: it has waited since
+    cdef uint32_t pace              # ns that the last task took
     cdef int bell
     cdef unsigned fork_generation
     cdef cp_frame *current          # task whose target is being called, else NULL

@@ -216,6 +216,43 @@ def test_the_least_loaded_worker_gets_the_next(bench):
     assert (one.load, two.load) == (0, 0)
 
 
+def warmed(b: Bench, count: int) -> dict[Channel, WorkerEnd]:
+    """So many workers; tasks that took no time have gone to the first."""
+    ends = {channel: b.end(channel) for channel in [b.channel() for _ in range(count)]}
+    for _ in range(3):
+        b.pool.apply_async(tasks.nothing)
+        complete(b, ends)
+    return ends
+
+
+def complete(b: Bench, ends: dict[Channel, WorkerEnd]) -> None:
+    for end in ends.values():
+        end.complete_all()
+    b.core.collect()
+
+
+def test_short_tasks_queue_at_the_warm_worker(bench):
+    b = bench()
+    ends = warmed(b, 3)
+    for _ in range(18):
+        b.pool.apply_async(tasks.nothing)
+    # of the others it is not known that they take no time there, too
+    assert [c.load for c in ends] == [16, 1, 1]
+    complete(b, ends)
+    assert b.core.in_flight == 0
+
+
+def test_each_worker_has_its_share_of_few_tasks(bench):
+    b = bench(limit=6)
+    b.core.processes = 3
+    ends = warmed(b, 3)
+    for _ in range(5):
+        b.pool.apply_async(tasks.nothing)
+    assert [c.load for c in ends] == [2, 2, 1]
+    complete(b, ends)
+    assert b.core.in_flight == 0
+
+
 def test_greeting(bench):
     b = bench()
     channel = b.channel(is_open=False)

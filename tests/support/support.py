@@ -52,6 +52,12 @@ class Gate:
     def open(self) -> None:
         Path(self.path).touch()
 
+    def close(self) -> None:
+        """Once nobody waits any more: it stops the next ones."""
+        os.unlink(self.path)
+        for path in self.waiting_files():
+            path.unlink()
+
     def waiting(self) -> list[int]:
         """Pids of the workers whose tasks have come to the gate."""
         return [int(p.name.rpartition(".")[2]) for p in self.waiting_files()]
