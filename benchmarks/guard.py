@@ -36,7 +36,7 @@ class Verdict:
 
 
 def compare(case: str, count: float, unit: Unit, environment: str, figures: Figures) -> Verdict:
-    """Fails if the count is above the stored one of this environment by more than the unit allows."""
+    """Fails if the count is above that stored here by more than the unit allows."""
     key = _key(case, unit)
     stored = figures.get(environment, {}).get(key)
     if stored is None:

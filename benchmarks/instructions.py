@@ -171,7 +171,7 @@ def own_costs(profile: str, events: tuple[str, ...] = INSTRUCTIONS) -> Counter[s
     """Each function's own events, from a profile in callgrind's format.
 
     Lines of interest: `fn=(id) name` begins a function, `ob=(id) name` tells its binary,
-    `calls=...` announces that the next line is what a call cost, and `position counts` are costs, as
+    `calls=...` announces that the next line is what a call cost, and `position counts` are costs as
     `events: ...` names them (those at the end may be missing: 0).
     A name is given with its id's first use only.
     """

@@ -98,7 +98,7 @@ class Lanes:
         return float(self.library.exchange(self.count, count, in_flight)) / 1e9
 
     def stream(self, count: int, in_flight: int, depth: int) -> tuple[float, float]:
-        """Seconds that so many messages take, sent one by one and up to `depth` in a row to the same
+        """Seconds that messages take, sent one by one and up to `depth` in a row to the same
         process, and how many of them a process found at a time."""
         before = self.library.batches(self._address, self.count)
         seconds = float(self.library.stream(self.count, count, in_flight, depth)) / 1e9
