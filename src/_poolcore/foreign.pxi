@@ -20,6 +20,7 @@ cdef object add_foreign(Core core, object result, object callbacks, object errba
                         object tid, object meta, object keeper):
     cdef AsyncResult job
     cdef ForeignDone done = None
+    cdef uint64_t submitted
     cdef bint is_future = type(result) is _Future
     if not is_future:
         _foreign.check(result)
@@ -30,8 +31,10 @@ cdef object add_foreign(Core core, object result, object callbacks, object errba
     if is_future:
         done = ForeignDone.__new__(ForeignDone)
         done.core = core
+        submitted = core.submitted
         result.add_done_callback(done)      # may raise: nothing has been counted yet
-        admit_foreign(core, tid, result)    # it has run code that is not ours
+        if submitted != core.submitted or core.state != RUNNING:
+            admit_foreign(core, tid, result)    # code has run meanwhile that is not ours
     job = new_job(core, callbacks, errbacks, meta, keeper)
     job.marks = IS_FOREIGN
     job.payload = result
