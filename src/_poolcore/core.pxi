@@ -159,6 +159,13 @@ cdef class Core:
         job = journal_first(channel)
         return job is not None and doom(self, job, reason)
 
+    def task_of(self, Channel channel not None):
+        """(tid, target) of the task that the worker has claimed and not ended, the target
+        being None if it travelled with the task; None if there is none. For the record: the
+        worker may lie."""
+        collect(self, True)
+        return task_of(channel)
+
     def check_limits(self):
         """Looks at the time limits: passes sentences on tasks that are past theirs.
         Returns the seconds to the next look, or None."""
@@ -166,8 +173,8 @@ cdef class Core:
 
     def take_sentences(self):
         """(channel, what, signal) of workers that the caller signals or kills: what is
-        "soft_limit", "hard_limit" or "terminated"; but for the first the task's outcome
-        is decided."""
+        "soft_limit", "soft_limit_again", "hard_limit" or "terminated"; by the last two the
+        task's outcome is decided."""
         sentences = self.sentences
         self.sentences = []
         return sentences

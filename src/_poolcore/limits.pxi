@@ -95,6 +95,7 @@ cdef uint64_t check_running_task(Core core, Channel channel, uint64_t now) excep
     cdef AsyncResult job = journal_first(channel)
     cdef uint64_t start, when = UNLIMITED
     cdef Limits limits
+    cdef bint again
     if job is None or job.limits is None or job.state != PENDING:
         return UNLIMITED
     limits = job.limits
@@ -109,12 +110,13 @@ cdef uint64_t check_running_task(Core core, Channel channel, uint64_t now) excep
             return UNLIMITED
         when = start + limits.hard
     if limits.soft:
-        if cp_peek(&channel.header.soft_tid) != job.number:
+        again = cp_peek(&channel.header.soft_tid) == job.number
+        if not again:
             channel.soft_next = start + limits.soft
         if now >= channel.soft_next:
             cp_publish(&channel.header.soft_tid, job.number)
             channel.soft_next = now + SOFT_AGAIN_NS
-            core.sentences.append((channel, "soft_limit", 0))
+            core.sentences.append((channel, "soft_limit_again" if again else "soft_limit", 0))
         when = min(when, channel.soft_next)
     return when
 

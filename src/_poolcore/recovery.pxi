@@ -48,6 +48,18 @@ cdef int recover(Core core, Channel channel, reason, bint requeue) except -1:
     return ended
 
 
+cdef tuple task_of(Channel channel):
+    cdef AsyncResult job = journal_first(channel)
+    cdef cp_producer *ring = &channel.submission
+    cdef uint64_t claim
+    if job is None or not cp_producer_holds(ring, job.position):
+        return None
+    claim = cp_peek(&cp_ring_at(ring.base, ring.size, job.position).claim)
+    if cp_claim_tid(claim) != job.number or cp_claim_state(claim) not in (CP_CLAIMED, CP_DONE, CP_KILLED):
+        return None
+    return job_tid(job), None if job.function is None else job.function.target
+
+
 cdef tuple doom_of(AsyncResult job, Channel channel):
     if channel.stack is None:
         return job.payload

@@ -104,10 +104,11 @@ class PayloadTooLarge(PoolError, ValueError):
 
 
 class CrashLoopError(_Broken):
-    """Workers died too often: the pool is broken. ``cause`` says what happened last.
+    """Workers died too often, or could not be replaced: the pool is broken. ``cause`` says
+    what happened last.
 
-    Everything in flight and every later submission fails with it; ``run()`` after
-    ``terminate()`` starts afresh. ``tid`` is the task's, or None.
+    Everything in flight and every later submission fails with it; ``run()`` starts
+    afresh. ``tid`` is the task's, or None.
     """
 
 

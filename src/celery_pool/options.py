@@ -58,6 +58,7 @@ class PoolOptions:
         memory_kill: int | None,
         max_restarts: int,
         restart_window: float,
+        start_retries: int | None,
         finalizer: Callable[[], object] | None,
         ignore_sigint: bool,
         pickler: Pickler | None,
@@ -103,6 +104,7 @@ class PoolOptions:
         self.leave_timeout = leave_timeout
         self.max_restarts = count("max_restarts", max_restarts)
         self.restart_window = restart_window
+        self.start_retries = _count_or_none("start_retries", start_retries, least=0)
         self.soft_timeout = soft_timeout
         self.timeout = timeout
         self.max_bytes = _count_or_none("max_bytes", max_bytes)
@@ -145,6 +147,7 @@ class PoolOptions:
             leave_timeout=self.leave_timeout,
             max_restarts=self.max_restarts,
             restart_window=self.restart_window,
+            start_retries=self.start_retries,
             lost_breaks_pool=lost_breaks_pool,
         )
 
@@ -176,13 +179,13 @@ class PoolOptions:
         return core
 
 
-def count(name: str, value: Any) -> int:
-    """`value` as an integer from 1."""
+def count(name: str, value: Any, least: int = 1) -> int:
+    """`value` as an integer from `least`."""
     if isinstance(value, bool):
         raise TypeError(f"{name} must be an integer, not bool")
     value = operator.index(value)
-    if not 1 <= value < 1 << 62:
-        raise ValueError(f"{name} must be from 1 to 2**62, not {value}")
+    if not least <= value < 1 << 62:
+        raise ValueError(f"{name} must be from {least} to 2**62, not {value}")
     return int(value)
 
 
@@ -196,8 +199,8 @@ def check_seconds(name: str, value: Any) -> None:
         )
 
 
-def _count_or_none(name: str, value: Any) -> int | None:
-    return None if value is None else count(name, value)
+def _count_or_none(name: str, value: Any, least: int = 1) -> int | None:
+    return None if value is None else count(name, value, least)
 
 
 def _soft_signal(number: int) -> int:

@@ -28,8 +28,8 @@ class Statistics:
     workers: int  # processes alive
     #: Ends of workers by reason: "recycled" (maxtasksperchild), "memory", "hard_limit",
     #: "terminated" (by AsyncResult.terminate), "shrunk", "signal", "exit_code",
-    #: "failed_start", "stopped" (with the pool); and "soft_limit", the soft limits
-    #: signalled, which end no worker.
+    #: "failed_start", "stopped" (with the pool); and "soft_limit", the tasks that
+    #: were past their soft limit, which ends no worker.
     exits: Mapping[str, int]
 
 

@@ -37,8 +37,11 @@ class TaskPool(TaskPoolBase):
         ``apply_async`` waits; None: no limit.
     :param reap_timeout: seconds that :meth:`reap` waits for the first result if
         none is there; None: not at all.
-    :param logger: for callbacks that raise and workers that die; default: the
-        logger ``celery_pool``.
+    :param logger: for callbacks that raise and what happens to workers: deaths, limits
+        that hit and kills (WARNING), starts that fail and the end of the pool (ERROR),
+        restarts (INFO), ends as planned (DEBUG); records have the facts as attributes:
+        `event`, `pid`, `exitcode`, `signal`, `tid`, `function`. Default: the logger
+        ``celery_pool``. A handler that waits delays time limits.
     :param processes: worker processes; default: `limit`, or without a limit the
         CPUs usable by this process (affinity and cgroup quota). At most `limit`;
         with a larger limit tasks queue at the workers.
@@ -73,9 +76,16 @@ class TaskPool(TaskPoolBase):
         worker is recycled after its task.
     :param memory_kill: KiB above which it is killed at once and its task fails with
         MemoryLimitExceeded.
-    :param max_restarts: workers that may die within `restart_window` seconds without
-        having finished a task; past it the pool is broken (CrashLoopError).
+    :param max_restarts: how often each worker (on average) may die, once ready, within
+        `restart_window` seconds without having begun a task; past it the pool is broken
+        (CrashLoopError).
     :param restart_window: in seconds.
+    :param start_retries: how often in a row the start of a replacement may be tried again
+        after it has failed (its initializer raises, or is not done within `start_timeout`)
+        before the pool is broken (CrashLoopError); None: for ever. Tasks wait meanwhile.
+        One worker at a time tries, after a delay that grows to a second, in an outage of
+        minutes to a sixtieth of its length, 30 seconds at most; when it succeeds the
+        others follow.
     :param finalizer: called in each worker that leaves in order.
     :param ignore_sigint: workers ignore SIGINT, so that a Ctrl-C at the terminal is
         the parent's alone.
@@ -123,6 +133,7 @@ class TaskPool(TaskPoolBase):
         memory_kill: int | None = None,
         max_restarts: int = 100,
         restart_window: float = 60.0,
+        start_retries: int | None = None,
         finalizer: Callable[[], object] | None = None,
         ignore_sigint: bool = True,
         pickler: Pickler | None = None,
@@ -151,6 +162,7 @@ class TaskPool(TaskPoolBase):
             memory_kill=memory_kill,
             max_restarts=max_restarts,
             restart_window=restart_window,
+            start_retries=start_retries,
             finalizer=finalizer,
             ignore_sigint=ignore_sigint,
             pickler=pickler,
@@ -177,8 +189,8 @@ class TaskPool(TaskPoolBase):
     def run(self, *, wait: bool = True) -> None:
         """Starts all workers; returns when each has finished its initializer.
 
-        After ``terminate()``, or ``close()`` and ``join()``, starts afresh; tids
-        stay unique.
+        After ``terminate()``, or ``close()`` and ``join()``, or when the pool is broken,
+        starts afresh; tids stay unique.
 
         :param wait: False: return at once. Tasks wait for the workers; if these
             cannot be started, the pool is broken: what is in flight and later
@@ -198,6 +210,8 @@ class TaskPool(TaskPoolBase):
     def _has_started(self, supervisor: Supervisor) -> None:
         supervisor.core.started()
         self._supervisor = supervisor
+        if self._finalizer is not None:  # of a broken run, inside a callback of which we are
+            self._finalizer.cancel()
         self._finalizer = util.Finalize(
             self, _end, args=(supervisor.core, supervisor), exitpriority=15
         )
@@ -304,7 +318,11 @@ class TaskPool(TaskPoolBase):
 
     def __enter__(self) -> Self:
         self._core.check_process()
-        if self._supervisor is None or self._supervisor.has_ended:
+        if (
+            self._supervisor is None
+            or self._supervisor.has_ended
+            or self._core.state == PoolState.BROKEN
+        ):
             self.run()
         return self
 
@@ -437,7 +455,7 @@ class TaskPool(TaskPoolBase):
 
     @property
     def logger(self) -> logging.Logger:
-        """For callbacks that raise and workers that die."""
+        """For callbacks that raise and what happens to workers."""
         return self._logger
 
     @logger.setter
@@ -469,7 +487,9 @@ class TaskPool(TaskPoolBase):
     _lost_breaks_pool = False  # of a subclass: the first worker that dies unasked ends it all
 
     def _check_ended(self) -> None:
-        """PoolRunning if it may not be started."""
+        """PoolRunning if it may not be started. What is left of a broken one is ended."""
+        if self._core.state == PoolState.BROKEN:
+            self.terminate()
         if self._supervisor is not None and not self._supervisor.has_ended:
             raise PoolRunning("the pool is running, or has not ended yet")
 

@@ -119,9 +119,19 @@ def test_a_lost_worker(run):
     run(main)
 
 
-def test_a_crash_loop(run):
+def fail_while(flag: str) -> None:
+    if os.path.exists(flag):
+        raise ConnectionError(flag)
+
+
+def test_a_crash_loop_and_a_new_start(run, tmp_path):
+    flag = tmp_path / "flag"
+
     async def main():
-        async with new_pool(limit=2, max_restarts=3) as pool:
+        async with new_pool(
+            limit=2, start_retries=3, initializer=fail_while, initargs=(str(flag),)
+        ) as pool:
+            flag.touch()
             results = await asyncio.gather(
                 *(pool.submit(tasks.die) for _ in range(60)), return_exceptions=True
             )
@@ -129,6 +139,9 @@ def test_a_crash_loop(run):
             assert kinds == {WorkerLostError, CrashLoopError}
             with pytest.raises(CrashLoopError):
                 await pool.submit(tasks.nothing)
+            flag.unlink()
+            await pool.start()
+            assert await pool.submit(tasks.same, 1) == 1
 
     run(main)
 

@@ -48,7 +48,7 @@ class Loop:
         self.flag = directory / "flag"
         self.starts = directory / "starts"
         self.starts.touch()
-        options.setdefault("max_restarts", 4)
+        options.setdefault("start_retries", 4)
         options.setdefault("processes", 2)
         self.pool = pool(
             50,
@@ -142,13 +142,14 @@ def test_the_initializer_starts_to_fail(pool, tmp_path, log, text):
     del caught, error
     assert p.statistics().in_flight == 0
     assert p.get_worker_pids() == []
-    assert len(loop.attempts()) <= 6
-    assert log.kinds == [ValueError]
+    assert len(loop.attempts()) <= 2 + 4
+    assert set(log.kinds) == {ValueError}
+    assert "the pool is broken" in log.messages[-1]
     bad.calls.clear()
 
 
 def test_the_delays_grow(pool, tmp_path, log):
-    loop = Loop(pool, tmp_path, log, max_restarts=6, processes=1)
+    loop = Loop(pool, tmp_path, log, start_retries=5, processes=1)
     loop.begin()
     wait_until(lambda: loop.broken(loop.pool), DEADLINE)
     attempts = loop.attempts()
@@ -158,7 +159,7 @@ def test_the_delays_grow(pool, tmp_path, log):
 
 
 def test_a_crash_loop_costs_hardly_any_cpu(pool, tmp_path, log):
-    loop = Loop(pool, tmp_path, log, max_restarts=10_000)
+    loop = Loop(pool, tmp_path, log, start_retries=None)
     loop.begin()
     loop.pool.apply_async(tasks.same, (1,))
     wait_until(lambda: len(loop.attempts()) >= 10, 20)  # the delays are long by now
@@ -169,7 +170,7 @@ def test_a_crash_loop_costs_hardly_any_cpu(pool, tmp_path, log):
 
 
 def test_it_recovers_within_the_budget(pool, tmp_path, log):
-    loop = Loop(pool, tmp_path, log, max_restarts=100)
+    loop = Loop(pool, tmp_path, log, start_retries=None)
     loop.begin()
     r = loop.pool.apply_async(tasks.same, (1,))
     wait_until(lambda: len(loop.attempts()) >= 5, DEADLINE)
@@ -181,24 +182,18 @@ def test_it_recovers_within_the_budget(pool, tmp_path, log):
     assert loop.pool.statistics().exits["signal"] == 2
 
 
-def test_tasks_that_kill_their_worker_at_once(pool, log):
-    """Each a worker that has done nothing: that is a crash loop, too."""
-    p = pool(50, processes=2, logger=log.logger, max_restarts=5)
-    results = [p.apply_async(tasks.leave, (3,)) for _ in range(20)]
-    for r in results:
-        r.wait(DEADLINE)
-    kinds = [type(error(r)).__name__ for r in results]
-    assert set(kinds) == {"WorkerLostError", "CrashLoopError"}
-    assert 5 <= kinds.count("WorkerLostError") <= 8
-    wait_until(lambda: not p.get_worker_pids(), DEADLINE)
+def crash_soon() -> None:
+    threading.Timer(0.01, os._exit, (3,)).start()
 
 
-def error(r):
-    try:
-        r.get(0)
-    except Exception as found:
-        return found.with_traceback(None)
-    raise AssertionError("it has succeeded")
+def test_workers_that_die_while_they_wait(pool, log):
+    """Ready, and then dead, each time: that is a crash loop."""
+    p = pool(50, processes=2, logger=log.logger, initializer=crash_soon, max_restarts=3)
+    with pytest.raises(CrashLoopError, match="more than 3 times") as caught:
+        while True:
+            p.apply_async(time.sleep, (DEADLINE,)).wait(DEADLINE)
+            wait_until(lambda: len(p.get_worker_pids()) == 0, DEADLINE)
+    assert "exit code 3" in str(caught.value.cause)
 
 
 def test_who_waits_for_a_slot_is_told(pool, tmp_path, log):
@@ -220,13 +215,16 @@ def test_who_waits_for_a_slot_is_told(pool, tmp_path, log):
     submitter.result()
 
 
-@pytest.mark.parametrize("how", ["terminate", "close and join", "run only"])
-def test_afresh(pool, tmp_path, log, how):
-    loop = Loop(pool, tmp_path, log)
+@pytest.mark.parametrize("callbacks_in", ["any", "caller"])
+@pytest.mark.parametrize("how", ["terminate", "close and join", "run later", "run"])
+def test_afresh(pool, tmp_path, log, how, callbacks_in):
+    loop = Loop(pool, tmp_path, log, callbacks_in=callbacks_in)
     p = loop.pool
     last = p.apply_async(tasks.nothing)
     last.get(DEADLINE)
     loop.begin()
+    bad = Calls()
+    p.apply_async(tasks.nothing, errbacks=bad)
     wait_until(lambda: loop.broken(p), DEADLINE)
     loop.flag.unlink()
     if how == "terminate":
@@ -238,13 +236,31 @@ def test_afresh(pool, tmp_path, log, how):
         assert p.join(DEADLINE) is True
         with pytest.raises((PoolClosed, CrashLoopError)):
             p.apply_async(tasks.nothing)
-    else:
+    elif how == "run later":
         wait_until(lambda: p._supervisor.has_ended, DEADLINE)
     p.run()
+    bad.wait()
     r = p.apply_async(tasks.same, (1,))
     assert r.get(DEADLINE) == 1
     assert r.tid > last.tid
     assert p.statistics().exits == {}
+
+
+def test_afresh_in_an_errback(pool, tmp_path, log):
+    loop = Loop(pool, tmp_path, log)
+    p = loop.pool
+
+    def again(error, meta):
+        loop.flag.unlink()
+        p.run()
+
+    loop.begin()
+    r = p.apply_async(tasks.nothing, errbacks=again)
+    with pytest.raises(CrashLoopError):
+        r.get(DEADLINE)
+    wait_until(lambda: not loop.broken(p), DEADLINE)
+    assert p.apply_async(tasks.same, (1,)).get(DEADLINE) == 1
+    assert not log.messages or "raised" not in log.text
 
 
 def test_broken_inside_a_with_statement(tmp_path, log):
@@ -255,7 +271,7 @@ def test_broken_inside_a_with_statement(tmp_path, log):
         logger=log.logger,
         initializer=exit_if,
         initargs=(str(flag),),
-        max_restarts=2,
+        start_retries=2,
     ) as p:
         flag.touch()
         for pid in p.get_worker_pids():
@@ -267,7 +283,7 @@ def test_broken_inside_a_with_statement(tmp_path, log):
 
 
 def test_terminate_in_the_middle_of_it(pool, tmp_path, log):
-    loop = Loop(pool, tmp_path, log, max_restarts=10_000)
+    loop = Loop(pool, tmp_path, log, start_retries=None)
     r = loop.pool.apply_async(tasks.nothing)
     r.get(DEADLINE)
     loop.begin()
@@ -282,7 +298,7 @@ def test_terminate_in_the_middle_of_it(pool, tmp_path, log):
 
 def test_close_and_join_in_the_middle_of_it(pool, tmp_path, log):
     """It drains as soon as a worker starts again."""
-    loop = Loop(pool, tmp_path, log, max_restarts=10_000)
+    loop = Loop(pool, tmp_path, log, start_retries=None)
     loop.begin()
     r = loop.pool.apply_async(tasks.same, (1,))
     wait_until(lambda: len(loop.attempts()) >= 3, DEADLINE)

@@ -11,6 +11,7 @@ from collections import Counter
 from .. import _poolcore
 from ..errors import MemoryLimitExceeded
 from ..host.memory import anonymous_kib
+from .log import Log
 from .policy import Policy
 from .roster import Roster
 from .worker_process import NEVER, WorkerProcess
@@ -32,6 +33,7 @@ class Enforcement:
         soft_signal: int,
         roster: Roster,
         exits: Counter[str],
+        log: Log,
         selector: selectors.BaseSelector,
     ) -> None:
         self._core = core
@@ -39,6 +41,7 @@ class Enforcement:
         self._soft_signal = soft_signal
         self._roster = roster
         self._exits = exits
+        self._log = log
         self._selector = selector
         self._limits_due = NEVER
         self._memory_due = 0.0
@@ -63,8 +66,11 @@ class Enforcement:
 
     def _carry_out(self, worker: WorkerProcess, what: str, signum: int, now: float) -> None:
         grace = self._policy.kill_grace
+        if what != "soft_limit_again":
+            self._log.limit(what, worker, self._core.task_of(worker.channel), signum)
         if what == "soft_limit":
             self._exits[what] += 1
+        if what in ("soft_limit", "soft_limit_again"):
             worker.send(self._soft_signal)
         elif what == "hard_limit":
             worker.end_with_stack(what, now, grace)
@@ -97,6 +103,7 @@ class Enforcement:
                     worker.channel,
                     (MemoryLimitExceeded, {"used": used, "limit": limit, "pid": worker.pid}),
                 )
+                self._log.limit("memory", worker, self._core.task_of(worker.channel))
                 worker.end_with("memory", signal.SIGKILL, now, 0)
                 worker.take_steps(now)
             elif (

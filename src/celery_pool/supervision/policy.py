@@ -29,6 +29,7 @@ class Policy:
     leave_timeout: float
     max_restarts: int
     restart_window: float
+    start_retries: int | None
     lost_breaks_pool: bool  # the first worker that dies unasked ends it all
 
     @property

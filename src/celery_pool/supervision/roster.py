@@ -113,12 +113,14 @@ class Roster:
                 os.close(lifeline)
                 os.close(ours)
                 raise
+            now = time.monotonic()
             worker = WorkerProcess(
                 serial,
                 channel,
                 ours,
                 stack,
-                time.monotonic() + self._policy.start_timeout,
+                now,
+                now + self._policy.start_timeout,
                 group=self._plan.process_group,
             )
             self.workers[serial] = worker
@@ -152,6 +154,10 @@ class Roster:
         if fds:
             worker.pidfd = fds[0]
             self._selector.register(worker.pidfd, selectors.EVENT_READ, worker)
+
+    def starting(self) -> int:
+        """Workers of which it is not known yet whether their start succeeds."""
+        return sum(not worker.ready for worker in self)
 
     def spares(self) -> int:
         """How many workers may stand by besides those that serve."""

@@ -24,10 +24,11 @@ from ..errors import CrashLoopError, PoolTerminated, StartError, WorkerLostError
 from ..host import forkguard
 from ..host.memory import OutOfMemoryKills
 from .enforcement import Enforcement
+from .log import Log
 from .policy import Phase, Policy, Reason
-from .restarts import RestartBudget
+from .restarts import Restarts
 from .roster import Roster
-from .verdicts import cause_of_death, exit_key
+from .verdicts import UNPLANNED, cause_of_death, exit_key
 from .worker_process import NEVER, Stage, WorkerProcess
 
 #: How long a dead worker's exit code is waited for, in seconds.
@@ -72,13 +73,15 @@ class Supervisor:
         self._waited = False
         self.at_exit = False  # ended because the interpreter does
         self._pid = os.getpid()
-        self._budget = RestartBudget(policy.max_restarts, policy.restart_window)
+        self._log = Log(core)
+        self._restarts = Restarts(policy.max_restarts, policy.restart_window, policy.start_retries)
+        self._readied = 0  # workers that came to be ready, until all have once
         self._oom = OutOfMemoryKills()
         self._prune_due = NEVER
         self._selector = selectors.DefaultSelector()
         self._roster = Roster(core, plan, policy, context, processes, self.name, self._selector)
         self._enforcement = Enforcement(
-            core, policy, plan.soft_signal, self._roster, self.exits, self._selector
+            core, policy, plan.soft_signal, self._roster, self.exits, self._log, self._selector
         )
         with forkguard.lock:
             self._bell_read, self._bell_write = os.pipe()
@@ -263,42 +266,36 @@ class Supervisor:
         worker.read_stack()
         self._enforcement.forget_stack(worker)
         killing = self.phase is Phase.KILLING
-        self.exits[exit_key(worker, self.phase)] += 1
-        lost_to_memory = worker.exitcode == -signal.SIGKILL and self._oom.increased()
+        key = exit_key(worker, self.phase)
+        self.exits[key] += 1
+        out_of_memory = worker.exitcode == -signal.SIGKILL and self._oom.increased()
+        task = self.core.task_of(worker.channel)
+        lost = {"pid": worker.pid, "exitcode": worker.exitcode, "out_of_memory": out_of_memory}
         self.core.recover(
-            worker.channel,
-            self.reason
-            if killing
-            else (
-                WorkerLostError,
-                {
-                    "pid": worker.pid,
-                    "exitcode": worker.exitcode,
-                    "out_of_memory": lost_to_memory,
-                },
-            ),
-            not killing,
+            worker.channel, self.reason if killing else (WorkerLostError, lost), not killing
         )
         worker.close()
+        if key not in UNPLANNED:
+            self._log.ended(worker, key)
+        elif not (key == "failed_start" and self.started.is_set()):
+            self._log.died(worker, task, out_of_memory)
         if worker.why is None and not worker.channel.leaving and not killing:
-            self._died_unplanned(worker)
+            self._died_unplanned(worker, task is not None or worker.channel.done > 0)
 
-    def _died_unplanned(self, worker: WorkerProcess) -> None:
+    def _died_unplanned(self, worker: WorkerProcess, begun: bool) -> None:
+        """`begun`: it had claimed a task."""
         cause = cause_of_death(worker)
-        if not worker.ready:
-            self._fail_start(cause)
+        started = self.started.is_set()
+        self._readied -= worker.ready
+        over = self._restarts.died(worker, begun, started, self._roster.processes)
+        if started and not worker.ready:
+            self._log.start_failed(worker, cause, self._restarts.outage)
         if self.policy.lost_breaks_pool:
-            self._break(CrashLoopError, "a worker died", cause)
-        elif self._budget.died(time.monotonic(), healthy=worker.channel.done > 0):
-            self._break_past_budget(cause)
-
-    def _break_past_budget(self, cause: BaseException) -> None:
-        self._break(
-            CrashLoopError,
-            f"more than {self.policy.max_restarts} workers died within "
-            f"{self.policy.restart_window} seconds without finishing a task, the last one",
-            cause,
-        )
+            over = "a worker died"
+        if over is not None:
+            self._fail_start(cause)
+            if started or self.policy.lost_breaks_pool:
+                self._break(CrashLoopError, over, cause)
 
     def _break(
         self, kind: type[CrashLoopError | StartError], what: str, cause: BaseException
@@ -306,7 +303,7 @@ class Supervisor:
         """Nothing goes on before the next run()."""
         if self.core.state == _poolcore.PoolState.BROKEN:
             return
-        self.core.logger.error("the pool is broken: %s", what, exc_info=cause)
+        self._log.broken(what, cause)
         self.reason = (
             kind,
             {"message": f"{what}: {type(cause).__name__}: {cause}", "cause": cause},
@@ -314,11 +311,16 @@ class Supervisor:
         self.core.break_pool(self.reason)
         self.kill()
 
+    def _to_start(self) -> int:
+        """Workers to start, now or after the delay: what is missing, but while starts fail
+        one at a time."""
+        if self.phase is not Phase.RUNNING or self.start_error:
+            return 0
+        missing = self._roster.missing()
+        return min(missing, 1 - self._roster.starting()) if self._restarts.probing else missing
+
     def _replenish(self) -> None:
-        """Starts what is missing."""
-        if self.phase is not Phase.RUNNING or not self.started.is_set() or self.start_error:
-            return
-        while self._roster.missing() > 0 and time.monotonic() >= self._budget.next_start:
+        while self._to_start() > 0 and time.monotonic() >= self._restarts.next_start:
             try:
                 if self._roster.template is None:
                     self._roster.start_template()
@@ -326,9 +328,11 @@ class Supervisor:
             except ConnectionError:  # the template has just died: a new one, at once
                 self._template_died()
             except OSError as error:  # no process, descriptor or memory to be had now
-                self.core.logger.warning("a worker could not be started: %s", error)
-                if self._budget.died(time.monotonic(), healthy=False):
-                    self._break_past_budget(error)
+                now = time.monotonic()
+                over = self._restarts.failed(now, now)
+                self._log.start_failed(None, error, self._restarts.outage)
+                if over:
+                    self._break(CrashLoopError, self._restarts.no_more_retries(), error)
 
     def _shrink(self) -> None:
         """Lets go of those too many."""
@@ -345,10 +349,11 @@ class Supervisor:
         try:
             self._watch()
         except BaseException as error:  # a defect of ours: nobody may wait for ever
-            self.core.logger.critical("the supervisor has failed", exc_info=error)
+            what = "the supervisor has failed"
+            self._log.broken(what, error)
             self.reason = (
                 CrashLoopError,
-                {"message": "the supervisor has failed", "cause": error},
+                {"message": what, "cause": error},
             )
             self.core.break_pool(self.reason)
             self._fail_start(error)
@@ -393,14 +398,9 @@ class Supervisor:
         """Seconds to the next deadline; None: there is none."""
         due = [self._enforcement.due(), self._prune_due]
         for worker in self._roster:
-            if worker.dead:
-                due.append(worker.bury_at)
-            elif worker.steps:
-                due.append(worker.steps[0][0])
-            elif worker.lifeline >= 0:
-                due.append(worker.leave_by if worker.ready else worker.start_by)
-        if self.phase is Phase.RUNNING and self._roster.missing() > 0:
-            due.append(self._budget.next_start)
+            due.append(worker.due())
+        if self._to_start() > 0:
+            due.append(self._restarts.next_start)
         soonest = min(due)
         return (
             None if soonest == NEVER else min(LONGEST_SLEEP, max(0.0, soonest - time.monotonic()))
@@ -426,8 +426,7 @@ class Supervisor:
             elif worker.pidfd < 0:
                 self._worker_died(worker)
         elif what == "failed":
-            self.core.logger.warning("a worker could not be forked: %s", detail)
-            self._fail_start(StartError(f"a worker could not be forked: {detail}"))
+            worker.start_error = StartError(f"a worker could not be forked: {detail}")
             worker.enter(Stage.DEAD)
             self._bury(worker)
 
@@ -443,7 +442,7 @@ class Supervisor:
             if not worker.pid and (self.phase is Phase.KILLING or now >= worker.start_by):
                 if self.phase is not Phase.KILLING:
                     # the template does not answer: the next one may
-                    self.core.logger.error("the template process does not answer: it is replaced")
+                    self._log.template_is_silent()
                     self._template_died()
                     return
                 self._give_up_start(worker)
@@ -451,21 +450,28 @@ class Supervisor:
             if self.phase is Phase.STOPPING and not channel.leaving:
                 self.core.stop_worker(channel)
             if channel.corrupt or self.phase is Phase.KILLING:
+                if channel.corrupt and worker.lifeline >= 0:  # not killed yet
+                    self._log.garbage(worker)
                 worker.kill()
             elif worker.pid and channel.greeted and not worker.ready:
                 worker.enter(Stage.READY)
                 self.core.ready(channel)
+                self._readied += 1
+                if self._restarts.probing:
+                    self._log.outage_over(worker, self._restarts.outage)
+                if self._restarts.succeeded():
+                    self._log.replaced(worker)
             elif not worker.ready and now >= worker.start_by:
-                self._fail_start(self._too_slow())
+                worker.start_error = self._too_slow()
                 worker.kill()
             elif channel.leaving and channel.load == 0:
                 if worker.stage is not Stage.LEAVING:
                     worker.enter(Stage.LEAVING)
                     worker.leave_by = now + self.policy.leave_timeout
                 elif now >= worker.leave_by:
-                    self.core.logger.error("worker %s does not leave: it is killed", worker.pid)
+                    self._log.stuck(worker)
                     worker.kill()
-        if not self.started.is_set() and all(w.ready for w in self._roster):
+        if not self.started.is_set() and self._readied >= self._roster.processes:
             self.started.set()
 
     def _prune(self) -> None:

@@ -2,11 +2,16 @@
 
 from __future__ import annotations
 
+import signal
+
 from ..child.plan import ATTACH_FAILED
 from ..errors import AttachError, StartError, WorkerLostError, describe_exit
 from ..wire import remote
 from .policy import Phase
 from .worker_process import WorkerProcess
+
+#: Keys under which ends are counted that nobody wanted.
+UNPLANNED = ("signal", "exit_code", "failed_start")
 
 
 def exit_key(worker: WorkerProcess, phase: Phase) -> str:
@@ -22,8 +27,19 @@ def exit_key(worker: WorkerProcess, phase: Phase) -> str:
     return "signal" if (worker.exitcode or 0) < 0 else "exit_code"
 
 
+#: With which somebody ends a process, and no process itself.
+_SENT = {signal.SIGKILL, signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGQUIT}
+
+
+def killed_by_others(worker: WorkerProcess) -> bool:
+    """Its start has not failed in itself."""
+    return worker.start_error is None and -(worker.exitcode or 0) in _SENT
+
+
 def cause_of_death(worker: WorkerProcess) -> BaseException:
     """Of one that nobody told to end."""
+    if worker.start_error is not None:
+        return worker.start_error
     if worker.channel.start_error is not None:
         return remote.load_error(worker.channel.start_error)
     if worker.exitcode == ATTACH_FAILED and not worker.ready:

@@ -42,7 +42,8 @@ class WorkerProcess:
     channel: Channel
     lifeline: int  # write end; closing it kills the worker
     stack_pipe: int  # read end; the worker's faulthandler writes to the other
-    start_by: float  # when it has to be ready, monotonic seconds
+    asked: float  # when the template was, monotonic seconds
+    start_by: float  # when it has to be ready
     pid: int = 0
     pidfd: int = -1
     stage: Stage = Stage.ASKED
@@ -52,6 +53,7 @@ class WorkerProcess:
     exitcode: int | None = None
     bury_at: float = 0.0  # when to give up waiting for the exit code, monotonic seconds
     why: str | None = None  # we end it: the key under which its exit is counted
+    start_error: BaseException | None = None  # why it never came to be ready, if we know
     steps: list[tuple[float, int]] = field(default_factory=list)  # (when, signal), sorted
     group: bool = False  # leads a process group, which is killed with it
 
@@ -72,6 +74,16 @@ class WorkerProcess:
             and not self.channel.leaving
             and (not self.dead or self.channel.done == 0)
         )
+
+    def due(self) -> float:
+        """When somebody has to look at it, monotonic seconds."""
+        if self.dead:
+            return self.bury_at
+        if self.steps:
+            return self.steps[0][0]
+        if self.lifeline < 0:
+            return NEVER
+        return self.leave_by if self.ready else self.start_by
 
     def send(self, signum: int) -> None:
         if self.dead or not self.pid:

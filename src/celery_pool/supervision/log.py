@@ -1,0 +1,125 @@
+"""What happens to workers, on the pool's logger: a sentence each, and its facts as attributes
+of the record (`event`, `pid`, `exitcode`, `signal`, `tid`, `function`)."""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+import time
+from collections.abc import Callable, Hashable
+from typing import Any
+
+from .. import _poolcore
+from ..errors import describe_exit, report_unraisable, signal_name
+from .restarts import Row
+from .worker_process import WorkerProcess
+
+#: Failed starts come in crowds: one in so many seconds is logged.
+FAILED_START_INTERVAL = 10.0
+
+Task = tuple[Hashable, Callable[..., Any] | None]  # (tid, target where it is known)
+
+_LIMITS = {
+    "soft_limit": "is past its soft limit in worker {pid}",
+    "hard_limit": "is past its time limit: worker {pid} is killed",
+    "memory": "is past the memory limit: worker {pid} is killed",
+    "terminated": "is ended by hand: worker {pid} gets {signal}",
+}
+
+
+class Log:
+    """Of one run of a pool. In the supervisor's thread, so a handler that waits delays it;
+    one that raises does not harm."""
+
+    def __init__(self, core: _poolcore.Core) -> None:
+        self._core = core
+        self._failed_start_due = 0.0
+
+    def died(self, worker: WorkerProcess, task: Task | None, out_of_memory: bool) -> None:
+        """Nobody had told it to."""
+        how = describe_exit(worker.exitcode) + ", probably out of memory" * out_of_memory
+        if task is not None:
+            how += f", while it ran {_described(task)}"
+        elif not worker.ready:
+            how += ", before it was ready"
+        self.say(logging.WARNING, "died", "worker {pid} died: " + how, worker, task)
+
+    def start_failed(self, worker: WorkerProcess | None, cause: BaseException, row: Row) -> None:
+        """Of a replacement; `row`: of the outage."""
+        now = time.monotonic()
+        if now < self._failed_start_due:
+            return
+        self._failed_start_due = now + FAILED_START_INTERVAL
+        lasts = f" ({row.length} in a row, for {now - row.since:.0f} s)" if row.length > 1 else ""
+        text = f"the start of a worker has failed{lasts}: it is tried again, tasks wait"
+        self.say(logging.ERROR, "start_failed", text, worker, cause=cause)
+
+    def replaced(self, worker: WorkerProcess) -> None:
+        self.say(logging.INFO, "restarted", "worker {pid} has taken a dead one's place", worker)
+
+    def outage_over(self, worker: WorkerProcess, row: Row) -> None:
+        lasted = time.monotonic() - row.since
+        text = f"workers can be started again: {row.length} starts failed within {lasted:.1f} s"
+        self.say(logging.WARNING, "outage_over", text, worker)
+
+    def limit(self, event: str, worker: WorkerProcess, task: Task | None, signum: int = 0) -> None:
+        """A limit that hit a task, or somebody who ended it."""
+        what = "a task" if task is None else _described(task)
+        self.say(logging.WARNING, event, f"{what} {_LIMITS[event]}", worker, task, signum=signum)
+
+    def garbage(self, worker: WorkerProcess) -> None:
+        text = "worker {pid} has written what no worker writes: it is killed"
+        self.say(logging.ERROR, "garbage", text, worker)
+
+    def stuck(self, worker: WorkerProcess) -> None:
+        self.say(logging.ERROR, "stuck", "worker {pid} does not leave: it is killed", worker)
+
+    def template_is_silent(self) -> None:
+        text = "the template process does not answer: it is replaced"
+        self.say(logging.ERROR, "template", text)
+
+    def ended(self, worker: WorkerProcess, why: str) -> None:
+        """As it was told to."""
+        self.say(logging.DEBUG, "ended", f"worker {{pid}} has ended: {why}", worker)
+
+    def broken(self, what: str, cause: BaseException) -> None:
+        self.say(logging.ERROR, "broken", f"the pool is broken: {what}", cause=cause)
+
+    def say(
+        self,
+        level: int,
+        event: str,
+        text: str,
+        worker: WorkerProcess | None = None,
+        task: Task | None = None,
+        *,
+        cause: BaseException | None = None,
+        signum: int = 0,
+    ) -> None:
+        """`text` may name facts, `{pid}` say; other braces in it do no harm."""
+        try:
+            exitcode = None if worker is None else worker.exitcode
+            signum = signum or max(0, -(exitcode or 0))
+            facts = {
+                "event": event,
+                "pid": worker.pid if worker is not None else None,
+                "exitcode": exitcode,
+                "signal": signal_name(signum) if signum else None,
+                "tid": task[0] if task is not None else None,
+                "function": _name(task[1]) if task is not None else None,
+            }
+            for name in ("pid", "signal"):
+                text = text.replace(f"{{{name}}}", str(facts[name]))
+            self._core.logger.log(level, text, exc_info=cause, extra=facts)
+        except BaseException:
+            with contextlib.suppress(BaseException):
+                report_unraisable("the logger raised an exception")
+
+
+def _name(target: Callable[..., Any] | None) -> str | None:
+    return None if target is None else f"{target.__module__}.{target.__qualname__}"
+
+
+def _described(task: Task) -> str:
+    tid, target = task
+    return f"task {tid}" if target is None else f"task {tid} ({_name(target)})"
