@@ -16,6 +16,7 @@ from __future__ import annotations
 
 import argparse
 import hashlib
+import logging
 import multiprocessing
 import os
 import platform
@@ -221,7 +222,9 @@ def survive(
             failed.append(error)
 
     begin = time.perf_counter()
-    with TaskPool(IN_FLIGHT, processes=processes) as pool:
+    quiet = logging.getLogger("celery_pool.demo")
+    quiet.setLevel(logging.ERROR)  # workers die on purpose
+    with TaskPool(IN_FLIGHT, processes=processes, logger=quiet) as pool:
         killer = Killer(pool)
         killer.start()
         try:

@@ -59,6 +59,8 @@ class PoolOptions:
         max_restarts: int,
         restart_window: float,
         start_retries: int | None,
+        on_start: Callable[[], object] | None,
+        on_broken: Callable[[BaseException], object] | None,
         finalizer: Callable[[], object] | None,
         ignore_sigint: bool,
         pickler: Pickler | None,
@@ -73,7 +75,12 @@ class PoolOptions:
                 raise ValueError(
                     f"processes={processes} is more than limit={limit}: some would never work"
                 )
-        for name, given in (("initializer", initializer), ("finalizer", finalizer)):
+        for name, given in (
+            ("initializer", initializer),
+            ("finalizer", finalizer),
+            ("on_start", on_start),
+            ("on_broken", on_broken),
+        ):
             if given is not None and not callable(given):
                 raise TypeError(f"{name} must be callable, not {type(given).__name__}")
         if callbacks_in not in _CALLBACKS_IN:
@@ -107,6 +114,8 @@ class PoolOptions:
         self.start_retries = _count_or_none("start_retries", start_retries, least=0)
         self.soft_timeout = soft_timeout
         self.timeout = timeout
+        self.on_start = on_start
+        self.on_broken = on_broken
         self.max_bytes = _count_or_none("max_bytes", max_bytes)
         self.callbacks_in = _CALLBACKS_IN[callbacks_in]
         self.spin_ns, self.yields = _patience(spin, self.processes)
@@ -148,6 +157,8 @@ class PoolOptions:
             max_restarts=self.max_restarts,
             restart_window=self.restart_window,
             start_retries=self.start_retries,
+            on_start=self.on_start,
+            on_broken=self.on_broken,
             lost_breaks_pool=lost_breaks_pool,
         )
 

@@ -37,9 +37,9 @@ class TaskPool(TaskPoolBase):
         ``apply_async`` waits; None: no limit.
     :param reap_timeout: seconds that :meth:`reap` waits for the first result if
         none is there; None: not at all.
-    :param logger: for callbacks that raise and what happens to workers: deaths, limits
-        that hit and kills (WARNING), starts that fail and the end of the pool (ERROR),
-        restarts (INFO), ends as planned (DEBUG); records have the facts as attributes:
+    :param logger: for callbacks that raise and what happens to workers: deaths and limits
+        that hit (WARNING), starts that fail and the end of the pool (ERROR), restarts and
+        tasks ended by hand (INFO), ends as planned (DEBUG); records have the facts as attributes:
         `event`, `pid`, `exitcode`, `signal`, `tid`, `function`. Default: the logger
         ``celery_pool``. A handler that waits delays time limits.
     :param processes: worker processes; default: `limit`, or without a limit the
@@ -86,6 +86,12 @@ class TaskPool(TaskPoolBase):
         One worker at a time tries, after a delay that grows to a second, in an outage of
         minutes to a sixtieth of its length, 30 seconds at most; when it succeeds the
         others follow.
+    :param on_start: called as ``on_start()``, once a :meth:`run`, when all workers have
+        become ready; of interest with ``run(wait=False)``.
+    :param on_broken: called as ``on_broken(error)`` when the pool breaks, with the
+        CrashLoopError or StartError that its tasks end with. A :meth:`run` that raises
+        has not broken it. Both run in a thread of their own, one after the other, and
+        beside callbacks; they may call the pool. What they raise is logged.
     :param finalizer: called in each worker that leaves in order.
     :param ignore_sigint: workers ignore SIGINT, so that a Ctrl-C at the terminal is
         the parent's alone.
@@ -134,6 +140,8 @@ class TaskPool(TaskPoolBase):
         max_restarts: int = 100,
         restart_window: float = 60.0,
         start_retries: int | None = None,
+        on_start: Callable[[], object] | None = None,
+        on_broken: Callable[[BaseException], object] | None = None,
         finalizer: Callable[[], object] | None = None,
         ignore_sigint: bool = True,
         pickler: Pickler | None = None,
@@ -163,6 +171,8 @@ class TaskPool(TaskPoolBase):
             max_restarts=max_restarts,
             restart_window=restart_window,
             start_retries=start_retries,
+            on_start=on_start,
+            on_broken=on_broken,
             finalizer=finalizer,
             ignore_sigint=ignore_sigint,
             pickler=pickler,
@@ -439,6 +449,12 @@ class TaskPool(TaskPoolBase):
         one, and those that have done their last task and only have to end."""
         self._core.check_process()
         return self._supervisor.pids() if self._supervisor is not None else []
+
+    @property
+    def ready(self) -> int:
+        """How many workers can take tasks now."""
+        self._core.check_process()
+        return self._supervisor.ready() if self._supervisor is not None else 0
 
     @property
     def limit(self) -> int | None:

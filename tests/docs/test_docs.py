@@ -37,5 +37,6 @@ def test_block(code: str, tmp_path: Path) -> None:
         timeout=DEADLINE,
         check=False,
     )
-    assert done.stderr == ""
+    # of some blocks it is the subject that limits hit, and the log says that they did
+    assert re.sub(r"^task .* is past its .*\n", "", done.stderr, flags=re.MULTILINE) == ""
     assert done.returncode == 0

@@ -12,6 +12,7 @@ from typing import Any
 from .. import _poolcore
 from ..errors import describe_exit, report_unraisable, signal_name
 from .restarts import Row
+from .verdicts import UNPLANNED
 from .worker_process import WorkerProcess
 
 #: Failed starts come in crowds: one in so many seconds is logged.
@@ -35,17 +36,25 @@ class Log:
         self._core = core
         self._failed_start_due = 0.0
 
-    def died(self, worker: WorkerProcess, task: Task | None, out_of_memory: bool) -> None:
-        """Nobody had told it to."""
+    def buried(
+        self, worker: WorkerProcess, key: str, task: Task | None, out_of_memory: bool
+    ) -> None:
+        """`key`: under which its exit is counted."""
+        if key in UNPLANNED:
+            if key != "failed_start":
+                self._died(worker, task, out_of_memory)
+        else:
+            text = f"worker {{pid}} has ended: {key}"
+            self.say(logging.DEBUG, "ended", text, worker)
+
+    def _died(self, worker: WorkerProcess, task: Task | None, out_of_memory: bool) -> None:
         how = describe_exit(worker.exitcode) + ", probably out of memory" * out_of_memory
         if task is not None:
             how += f", while it ran {_described(task)}"
-        elif not worker.ready:
-            how += ", before it was ready"
         self.say(logging.WARNING, "died", "worker {pid} died: " + how, worker, task)
 
     def start_failed(self, worker: WorkerProcess | None, cause: BaseException, row: Row) -> None:
-        """Of a replacement; `row`: of the outage."""
+        """And is tried again; `row`: of the outage, if it is one."""
         now = time.monotonic()
         if now < self._failed_start_due:
             return
@@ -65,7 +74,8 @@ class Log:
     def limit(self, event: str, worker: WorkerProcess, task: Task | None, signum: int = 0) -> None:
         """A limit that hit a task, or somebody who ended it."""
         what = "a task" if task is None else _described(task)
-        self.say(logging.WARNING, event, f"{what} {_LIMITS[event]}", worker, task, signum=signum)
+        level = logging.INFO if event == "terminated" else logging.WARNING  # the program's own act
+        self.say(level, event, f"{what} {_LIMITS[event]}", worker, task, signum=signum)
 
     def garbage(self, worker: WorkerProcess) -> None:
         text = "worker {pid} has written what no worker writes: it is killed"
@@ -78,12 +88,11 @@ class Log:
         text = "the template process does not answer: it is replaced"
         self.say(logging.ERROR, "template", text)
 
-    def ended(self, worker: WorkerProcess, why: str) -> None:
-        """As it was told to."""
-        self.say(logging.DEBUG, "ended", f"worker {{pid}} has ended: {why}", worker)
-
     def broken(self, what: str, cause: BaseException) -> None:
         self.say(logging.ERROR, "broken", f"the pool is broken: {what}", cause=cause)
+
+    def not_told(self, function: Callable[..., object], error: BaseException) -> None:
+        self.say(logging.ERROR, "callback", f"callback {function!r} raised", cause=error)
 
     def say(
         self,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import enum
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
@@ -30,6 +31,8 @@ class Policy:
     max_restarts: int
     restart_window: float
     start_retries: int | None
+    on_start: Callable[[], object] | None
+    on_broken: Callable[[BaseException], object] | None
     lost_breaks_pool: bool  # the first worker that dies unasked ends it all
 
     @property

@@ -99,9 +99,9 @@ class Restarts:
         self._killed.another(now, asked)
         return self.crashed(now, asked, workers) or self._killed.length > KILLED_STARTS
 
-    def failed(self, now: float, asked: float) -> bool:
-        """The start of a worker that was asked for at `asked` has failed. Whether it was
-        the last one allowed."""
+    def failed(self, now: float, asked: float = float("inf")) -> bool:
+        """The start of a worker has failed, which was asked for at `asked`, or could not even
+        be. Whether it was the last one allowed."""
         if self.outage.another(now, asked):
             longest = max(OUTAGE_DELAY, OUTAGE_SHARE * (now - self.outage.since))
             self._wait(now, _doubled(self.outage.length - 1, min(longest, LONGEST_OUTAGE_DELAY)))
@@ -142,4 +142,4 @@ class Row:
 
 
 def _doubled(times: int, longest: float) -> float:
-    return min(FIRST_DELAY * 2 ** min(times, 30), longest)
+    return min(FIRST_DELAY * 2.0 ** min(times, 30), longest)

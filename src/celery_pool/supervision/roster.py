@@ -59,6 +59,10 @@ class Roster:
         next_ones = [w.pid for w in known if w.stays() and not w.channel.serving]
         return pids + next_ones[: max(0, self.processes - len(pids))]
 
+    def ready(self) -> int:
+        """Workers that take tasks."""
+        return sum(worker.channel.open and not worker.dead for worker in self)
+
     def alive(self) -> int:
         """Processes, also those that stand by or end."""
         return sum(worker.pid > 0 and not worker.dead for worker in self)

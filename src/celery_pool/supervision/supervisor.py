@@ -25,10 +25,11 @@ from ..host import forkguard
 from ..host.memory import OutOfMemoryKills
 from .enforcement import Enforcement
 from .log import Log
+from .notices import Notices
 from .policy import Phase, Policy, Reason
 from .restarts import Restarts
 from .roster import Roster
-from .verdicts import UNPLANNED, cause_of_death, exit_key
+from .verdicts import cause_of_death, exit_key
 from .worker_process import NEVER, Stage, WorkerProcess
 
 #: How long a dead worker's exit code is waited for, in seconds.
@@ -74,6 +75,7 @@ class Supervisor:
         self.at_exit = False  # ended because the interpreter does
         self._pid = os.getpid()
         self._log = Log(core)
+        self._notices = Notices(f"{self.name}-notices", self._log)
         self._restarts = Restarts(policy.max_restarts, policy.restart_window, policy.start_retries)
         self._readied = 0  # workers that came to be ready, until all have once
         self._oom = OutOfMemoryKills()
@@ -190,6 +192,7 @@ class Supervisor:
             self._supervisor.join(REAPER_GRACE)
             if self._reaper.ident is not None:
                 self._reaper.join(REAPER_GRACE)
+            self._notices.join(REAPER_GRACE)
 
     @property
     def has_ended(self) -> bool:
@@ -208,6 +211,9 @@ class Supervisor:
 
     def pids(self) -> list[int]:
         return self._roster.pids()
+
+    def ready(self) -> int:
+        return self._roster.ready()
 
     def alive(self) -> int:
         return self._roster.alive()
@@ -275,10 +281,7 @@ class Supervisor:
             worker.channel, self.reason if killing else (WorkerLostError, lost), not killing
         )
         worker.close()
-        if key not in UNPLANNED:
-            self._log.ended(worker, key)
-        elif not (key == "failed_start" and self.started.is_set()):
-            self._log.died(worker, task, out_of_memory)
+        self._log.buried(worker, key, task, out_of_memory)
         if worker.why is None and not worker.channel.leaving and not killing:
             self._died_unplanned(worker, task is not None or worker.channel.done > 0)
 
@@ -288,14 +291,13 @@ class Supervisor:
         started = self.started.is_set()
         self._readied -= worker.ready
         over = self._restarts.died(worker, begun, started, self._roster.processes)
-        if started and not worker.ready:
-            self._log.start_failed(worker, cause, self._restarts.outage)
-        if self.policy.lost_breaks_pool:
-            over = "a worker died"
-        if over is not None:
+        if self.policy.lost_breaks_pool or (over and started):
             self._fail_start(cause)
-            if started or self.policy.lost_breaks_pool:
-                self._break(CrashLoopError, over, cause)
+            self._break(CrashLoopError, over or "a worker died", cause)
+        elif over:
+            self._fail_start(cause)
+        elif not worker.ready:
+            self._log.start_failed(worker, cause, self._restarts.outage)
 
     def _break(
         self, kind: type[CrashLoopError | StartError], what: str, cause: BaseException
@@ -309,6 +311,7 @@ class Supervisor:
             {"message": f"{what}: {type(cause).__name__}: {cause}", "cause": cause},
         )
         self.core.break_pool(self.reason)
+        self._notices.tell(self.policy.on_broken, kind(**self.reason[1]))
         self.kill()
 
     def _to_start(self) -> int:
@@ -328,8 +331,7 @@ class Supervisor:
             except ConnectionError:  # the template has just died: a new one, at once
                 self._template_died()
             except OSError as error:  # no process, descriptor or memory to be had now
-                now = time.monotonic()
-                over = self._restarts.failed(now, now)
+                over = self._restarts.failed(time.monotonic())
                 self._log.start_failed(None, error, self._restarts.outage)
                 if over:
                     self._break(CrashLoopError, self._restarts.no_more_retries(), error)
@@ -367,9 +369,7 @@ class Supervisor:
                 if key.fd == self._bell_read:
                     with contextlib.suppress(BlockingIOError):
                         os.read(self._bell_read, 4096)
-                elif (
-                    self._roster.template is not None and key.fileobj is self._roster.template.sock
-                ):
+                elif self._roster.hears(key.fileobj):
                     self._hear_template()
                 elif key.fd == key.data.pidfd:
                     self._worker_died(key.data)
@@ -473,6 +473,7 @@ class Supervisor:
                     worker.kill()
         if not self.started.is_set() and self._readied >= self._roster.processes:
             self.started.set()
+            self._notices.tell(self.policy.on_start)
 
     def _prune(self) -> None:
         seconds = self.core.prune()
@@ -485,6 +486,7 @@ class Supervisor:
             self.core.fail_rest(self.reason)
         self.core.prune(everything=True)
         self.core.stop_reaper()
+        self._notices.end()
         self._roster.end_template()
         self._close()
 
