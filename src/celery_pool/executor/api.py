@@ -51,7 +51,8 @@ class TaskPoolExecutor(Executor):
     :param mp_context: a multiprocessing context or a start method's name; default:
         multiprocessing's own default.
     :param initializer: called as ``initializer(*initargs)`` in each worker before its
-        first task. If it raises, the executor is broken.
+        first task. If it raises in one of the first workers, the executor is broken; in a
+        later one it is tried again, and tasks wait.
     :param max_tasks_per_child: tasks after which a worker is replaced; None: never.
         Under every start method.
     :param limit: most tasks in flight before :meth:`submit` waits; None: it never
