@@ -6,11 +6,12 @@
 cdef class Channel:
     """One worker as the parent sees it. Made by the supervisor, once a worker's life."""
 
-    def __cinit__(self, uint64_t ring_size, max_tasks=None):
+    def __cinit__(self, uint64_t ring_size, max_tasks=None, uint32_t index=0):
         if CP_DEBUG:
             debug_alive["channels"] += 1
         self.segment_fd = self.bell[0] = self.bell[1] = -1
         self.fork_generation = fork_generation
+        self.index = index
         self.most = self.nearly = UNLIMITED
         if max_tasks is not None:
             self.most = max_tasks

@@ -91,15 +91,25 @@ cdef inline bint has_seat(Channel channel) noexcept:
     return channel.open or channel.load or channel.corrupt
 
 
+cdef bint index_in_use(Core core, uint32_t index) noexcept:
+    cdef Table table = core.table
+    cdef uint32_t i
+    for i in range(table.count):
+        if (<Channel> table.items[i]).index == index and has_seat(<Channel> table.items[i]):
+            return True
+    return False
+
+
 cdef void open_spare(Core core) noexcept:
-    """A seat may have become free: a worker that is ready takes it."""
+    """A seat may have become free: a worker that is ready takes it, but never beside one
+    of the same index."""
     cdef Table table = core.table
     cdef Channel channel, spare = None
     cdef uint32_t i, seats = 0
     for i in range(table.count):
         channel = <Channel> table.items[i]
         seats += has_seat(channel)
-        if channel.spare and spare is None:
+        if channel.spare and spare is None and not index_in_use(core, channel.index):
             spare = channel
     if spare is not None and seats < core.processes:
         spare.spare = False

@@ -203,6 +203,7 @@ cdef class Channel:
     cdef uint64_t most              # tasks it may be given; then it leaves
     cdef uint64_t nearly            # given so many: its successor is started
     cdef readonly bint leaving      # it has been told to leave
+    cdef readonly uint32_t index    # its place among the pool's workers, from 0; its successor's, too
     cdef uint64_t unclaimed         # tid that was its next, unclaimed, at the last look; 0: none
     cdef uint64_t soft_next         # when the soft limit of its task is signalled again
     cdef readonly bint open         # takes tasks

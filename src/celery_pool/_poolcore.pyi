@@ -53,12 +53,13 @@ class Channel:
     @property
     def start_error(self) -> bytes | None: ...
     corrupt: Final[bool]
+    index: Final[int]
     open: Final[bool]
     spare: Final[bool]
     done: Final[int]
     leaving: Final[bool]
     stack: str | None
-    def __init__(self, ring_size: int, max_tasks: int | None = None) -> None: ...
+    def __init__(self, ring_size: int, max_tasks: int | None = None, index: int = 0) -> None: ...
     @property
     def load(self) -> int: ...
     @property

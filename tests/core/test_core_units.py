@@ -45,7 +45,7 @@ class Bench:
         self.workers: list[tuple[Channel, Background]] = []
 
     def channel(self, is_open: bool = True) -> Channel:
-        channel = Channel(RING)
+        channel = Channel(RING, index=len(self.core.channels))
         channel.pid = 4711
         self.core.attach(channel)
         if is_open:

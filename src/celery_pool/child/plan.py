@@ -2,7 +2,7 @@
 
 Messages are pickled tuples on a packet socket, descriptors beside them:
 
-    parent -> template   (serial, name)            + what the worker needs
+    parent -> template   (serial, name, index)     + what the worker needs
     template -> parent   ("started", serial, pid)  + pidfd
                          ("failed", serial, text)
                          ("exited", serial, exitcode)

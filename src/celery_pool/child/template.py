@@ -49,11 +49,23 @@ def reset_signals() -> None:
     signal.pthread_sigmask(signal.SIG_SETMASK, ())
 
 
+class _Worker(ForkProcess):
+    """Forked from here, but what its tasks see of multiprocessing is what they would see in
+    a worker of multiprocessing's own pool."""
+
+    _start_method = None  # the template's, which is the pool's
+
+    def __init__(self, index: int, **options: Any) -> None:
+        super().__init__(**options)
+        *parents, _ = multiprocessing.current_process()._identity  # type: ignore[attr-defined]
+        self._identity = (*parents, index + 1)
+
+
 @dataclass
 class Template:
     sock: socket.socket
     plan: WorkerPlan
-    children: dict[int, ForkProcess] = field(default_factory=dict)
+    children: dict[int, _Worker] = field(default_factory=dict)
 
     def serve(self) -> None:
         child_bell, ring = os.pipe()
@@ -82,10 +94,11 @@ class Template:
             return False
         if message is None:
             return False
-        serial, name = message
+        serial, name, index = message
         pidfds = []
         try:
-            worker = multiprocessing.get_context("fork").Process(
+            worker = _Worker(
+                index,
                 target=worker_main,
                 args=(self.plan, WorkerFds(*fds), self.fds_to_close()),
                 name=name,

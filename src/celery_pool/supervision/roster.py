@@ -109,7 +109,9 @@ class Roster:
         assert self.template is not None
         serial = next(self._serials)
         with forkguard.lock:
-            channel = _poolcore.Channel(self._core.ring_size, self._policy.max_tasks)
+            channel = _poolcore.Channel(
+                self._core.ring_size, self._policy.max_tasks, self._free_index()
+            )
             lifeline, ours = os.pipe()
             try:
                 stack, stack_end = os.pipe()
@@ -135,6 +137,7 @@ class Roster:
             self.template.ask_for_worker(
                 serial,
                 f"{self._name}-worker-{serial}",
+                channel.index,
                 [*self._core.worker_fds(), *channel.worker_fds(), lifeline, stack_end],
             )
         except BaseException:
@@ -175,24 +178,41 @@ class Roster:
         allowed. One that has only to end does not; but none is started while more of
         those are left than serve, or a slow finalizer would multiply workers."""
         staying = about_to_leave = finishing = ending = 0
+        indexes = set()
         for worker in self:
             if worker.stays():
                 staying += 1
+                indexes.add(worker.channel.index)
                 about_to_leave += worker.channel.needs_successor
             elif not worker.dead:
                 finishing += worker.channel.load > 0
                 ending += worker.channel.load == 0
         if ending > self.processes:
             return 0
-        wanted = self.processes + min(about_to_leave, self.spares())
-        allowed = self.processes + self.spares() - finishing
-        return max(0, min(wanted, allowed) - staying)
+        seats = self.processes - len(indexes)
+        spares = max(0, min(about_to_leave, self.spares()) - (staying - len(indexes)))
+        allowed = self.processes + self.spares() - finishing - staying
+        return max(0, min(seats + spares, allowed))
+
+    def _free_index(self) -> int:
+        """For the next worker: the lowest that nobody has, or that of the worker which has
+        been here the longest of those that are about to leave."""
+        kept = set()
+        leaving: dict[int, int] = {}  # the serial of the last one
+        for worker in self:
+            index = worker.channel.index
+            if worker.stays() and not worker.dead and not worker.channel.needs_successor:
+                kept.add(index)
+            elif worker.channel.serving:
+                leaving[index] = worker.serial
+        free = set(range(self.processes)) - kept or set(range(len(kept) + 1)) - kept
+        return min(free, key=lambda index: (leaving.get(index, 0), index))
 
     def too_many(self) -> list[WorkerProcess]:
-        """Those to let go: not ready first, then idle, then the least busy. A spare that
-        nobody needs any more stays where the next one will be needed."""
+        """Those to let go: not ready first, then idle, then the least busy; of equals the
+        last places. A spare that nobody needs any more stays where the next one will be needed."""
         staying = [worker for worker in self if worker.stays()]
-        staying.sort(key=lambda worker: (worker.ready, worker.channel.load))
+        staying.sort(key=lambda w: (w.ready, w.channel.load, -w.channel.index))
         spares = self.spares() if self._policy.recycles else 0
         leaving = staying[: max(0, len(staying) - self.processes - spares)]
         seated = [w for w in staying if w.channel.open and w not in leaving]

@@ -71,9 +71,9 @@ class TemplateProcess:
     def pid(self) -> int | None:
         return self._process.pid if self._process is not None else None
 
-    def ask_for_worker(self, serial: int, name: str, fds: list[int]) -> None:
+    def ask_for_worker(self, serial: int, name: str, index: int, fds: list[int]) -> None:
         """Has a worker forked that gets `fds`. ConnectionError: the template is dead."""
-        send(self.sock, (serial, name), fds)
+        send(self.sock, (serial, name, index), fds)
 
     def hear(self) -> tuple[tuple[Any, ...] | None, list[int]]:
         """(message, descriptors); the message is None if it is dead."""
