@@ -74,6 +74,8 @@ cdef bint take_frame(Core core, Channel channel, cp_frame *frame, const uint8_t 
     elif frame.kind == CP_START_FAILED:
         if not take_start_failure(channel, frame, payload):
             return False
+    elif frame.kind == CP_LEAVING:
+        channel.wants_to_leave = True
     else:
         return False
     attention(core)

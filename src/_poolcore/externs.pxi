@@ -1,7 +1,7 @@
 # What the C headers and CPython give us.
 
 from cpython.bytes cimport PyBytes_AS_STRING, PyBytes_FromStringAndSize, PyBytes_GET_SIZE
-from cpython.exc cimport PyErr_CheckSignals
+from cpython.exc cimport PyErr_CheckSignals, PyErr_GivenExceptionMatches
 from cpython.memoryview cimport PyMemoryView_FromMemory
 from cpython.buffer cimport (
     PyBUF_ANY_CONTIGUOUS, PyBUF_READ, PyBUF_SIMPLE, PyBuffer_FillInfo, PyBuffer_Release,
@@ -120,7 +120,7 @@ cdef extern from "_poolcore/wait.h" nogil:
         uint32_t number
         uint32_t count
     int CP_GIVE_BACK, CP_TASK, CP_DEFINE, CP_STOP
-    int CP_HELLO, CP_START_FAILED, CP_ACK, CP_RESULT, CP_ERROR, CP_EXPIRED
+    int CP_HELLO, CP_START_FAILED, CP_ACK, CP_RESULT, CP_ERROR, CP_EXPIRED, CP_LEAVING
     int CP_KWARGS, CP_TARGET, CP_WANT_ACK, CP_IN_ARENA
 
     unsigned CP_READY, CP_CLAIMED, CP_DONE, CP_REVOKED, CP_KILLED

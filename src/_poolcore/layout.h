@@ -71,6 +71,7 @@ enum {
     CP_RESULT,
     CP_ERROR,
     CP_EXPIRED,         /* claimed too late, never called */
+    CP_LEAVING,         /* the worker leaves after the task that it runs, by its own wish */
     /* both */
     CP_GIVE_BACK        /* an extent of the receiver's is used no more */
 };

@@ -7,7 +7,7 @@ cdef class WorkerEnd:
 
     def __cinit__(self, int pool_fd, int parent_bell, int segment_fd, int bell,
                   uint64_t spin_ns, uint32_t yields, pickler=pickle, uint64_t threshold=UNLIMITED,
-                  bint copies=False):
+                  bint copies=False, tuple leave_on=()):
         """Raises AttachError if the parent runs another build than this process."""
         cdef uint64_t ring_size
         cdef uint8_t *base
@@ -44,6 +44,7 @@ cdef class WorkerEnd:
         self.bell = bell
         self.functions = [None] * CP_FUNCTIONS
         self.owed = []
+        self.leave_on = leave_on
 
     def __dealloc__(self):
         if self.arguments is not None:
@@ -60,14 +61,22 @@ cdef class WorkerEnd:
     def hello(self):
         """The initializer has returned."""
         worker_say(self, CP_HELLO, None)
+        self.serving = True
 
     def start_failed(self, bytes error not None):
         """It has not; `error` is remote.dump_error's."""
         worker_say(self, CP_START_FAILED, error)
 
     def serve(self):
-        """Runs tasks until the parent says stop."""
+        """Runs tasks until the parent says stop, or a task that the worker leaves."""
         serve(self)
+
+    def leave(self):
+        """The worker leaves after the task that runs, or at once if none does; before hello(),
+        after its first one."""
+        self.leaving = self.errands = True
+        if self.serving and not self.told:      # so that its successor starts meanwhile
+            self.told = worker_tells(self, CP_LEAVING, 0)
 
     def soft_limit_meant(self):
         """For the handler of the soft limit's signal: whether the task that is
@@ -117,8 +126,8 @@ cdef int serve(WorkerEnd end) except -1:
                 else:
                     run_task(end, &frame, shared, payload)
                 PyErr_CheckSignals()
-                if CP_UNLIKELY(bool(end.owed)):
-                    worker_pays_owed(end)
+                if CP_UNLIKELY(end.errands) and worker_has_to_leave(end):
+                    return 0
             else:
                 end.skipped = True
         elif frame.kind == CP_GIVE_BACK:
@@ -194,6 +203,8 @@ cdef int run_task(WorkerEnd end, cp_frame *frame, cp_frame *shared, const uint8_
         if end.fork_generation != fork_generation:
             leave_forked_child(error)
         kind = CP_ERROR
+        if PyErr_GivenExceptionMatches(error, end.leave_on):
+            end.leaving = end.errands = True
         data = error_outcome(end, error)
     if data is not None:
         payload_out = wire_of(data, &length, &flags)
@@ -204,6 +215,7 @@ cdef int run_task(WorkerEnd end, cp_frame *frame, cp_frame *shared, const uint8_
         memcpy(out + 1, payload_out, length)
     lend_to_parent(end, data)
     worker_publish(end, out, kind, flags, shared)
+    end.tasks_done += 1
     return 0
 
 
@@ -302,30 +314,36 @@ cdef void worker_give_back(void *owner, uint32_t number) noexcept:
     cdef WorkerEnd end = <WorkerEnd> owner
     if end.fork_generation != fork_generation:
         return
-    if not worker_says_given_back(end, number):
+    if not worker_tells(end, CP_GIVE_BACK, number):
         end.owed.append(number)
+        end.errands = True
 
 
-cdef int worker_pays_owed(WorkerEnd end) except -1:
-    cdef uint32_t number
+cdef bint worker_has_to_leave(WorkerEnd end) except -1:
+    """Does what is rarely to do between two tasks."""
+    if end.leaving:
+        if not end.told:
+            end.told = True
+            worker_say(end, CP_LEAVING, None)
+        return True
     while end.owed:
-        number = end.owed.pop()
-        if not worker_says_given_back(end, number):
-            end.owed.append(number)
-            break
-    return 0
+        if not worker_tells(end, CP_GIVE_BACK, end.owed[len(end.owed) - 1]):
+            return False
+        end.owed.pop()
+    end.errands = False
+    return False
 
 
-cdef bint worker_says_given_back(WorkerEnd end, uint32_t number) noexcept:
-    """False: the ring has no room now."""
+cdef bint worker_tells(WorkerEnd end, int kind, uint32_t number) noexcept:
+    """At any point outside of the writing of a frame. False: the ring has no room now."""
     cdef cp_frame *out = NULL
     if cp_ring_reserve(&end.completion, 0, &out) != CP_FRAME:
         return False
-    out.kind = CP_GIVE_BACK
+    out.kind = <uint16_t> kind
     out.flags = 0
     out.fid = number
     cp_ring_publish(&end.completion)
-    if end.current == NULL:             # else its result comes soon
+    if end.current == NULL or kind != CP_GIVE_BACK:     # else its result comes soon
         cp_bell_ring_if_parked(&end.parent)
     return True
 

@@ -2,6 +2,7 @@
 documented, on a compiled shared-memory core. Works without Celery."""
 
 from ._version import __version__
+from .child.current import CurrentWorker, current_worker
 from .einfo import ExceptionInfo
 from .errors import (
     AttachError,
@@ -33,6 +34,7 @@ __all__ = [
     "AsyncResult",
     "AttachError",
     "CrashLoopError",
+    "CurrentWorker",
     "DrainReport",
     "ExceptionInfo",
     "MemoryLimitExceeded",
@@ -59,4 +61,5 @@ __all__ = [
     "WorkerLostError",
     "WrongProcess",
     "__version__",
+    "current_worker",
 ]

@@ -203,6 +203,7 @@ cdef class Channel:
     cdef uint64_t most              # tasks it may be given; then it leaves
     cdef uint64_t nearly            # given so many: its successor is started
     cdef readonly bint leaving      # it has been told to leave
+    cdef readonly bint wants_to_leave   # by itself; the supervisor then tells it
     cdef readonly uint32_t index    # its place among the pool's workers, from 0; its successor's, too
     cdef uint64_t unclaimed         # tid that was its next, unclaimed, at the last look; 0: none
     cdef uint64_t soft_next         # when the soft limit of its task is signalled again
@@ -537,6 +538,12 @@ cdef class WorkerEnd:
     cdef uint64_t size
     cdef uint64_t epoch             # of our last park
     cdef uint64_t heard             # submission frames before this: what they give back is known
+    cdef readonly uint64_t tasks_done   # claimed and ended
+    cdef tuple leave_on             # what a task may not raise without ending the worker's life
+    cdef bint errands               # something is to do between two tasks: owed, or leaving
+    cdef bint leaving               # after the task that runs, or the next one
+    cdef bint serving
+    cdef bint told                  # the parent, that it leaves
     cdef bint skipped               # revoked frames since room was last given back
     cdef uint64_t began             # when it claimed the last frame, CLOCK_MONOTONIC ns; 0: it has waited since
     cdef uint32_t pace              # ns that the last task took

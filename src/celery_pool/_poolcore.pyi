@@ -58,6 +58,7 @@ class Channel:
     spare: Final[bool]
     done: Final[int]
     leaving: Final[bool]
+    wants_to_leave: Final[bool]
     stack: str | None
     def __init__(self, ring_size: int, max_tasks: int | None = None, index: int = 0) -> None: ...
     @property
@@ -257,6 +258,7 @@ class TaskPoolBase:
 
 @final
 class WorkerEnd:
+    tasks_done: Final[int]
     def __init__(
         self,
         pool_fd: int,
@@ -268,9 +270,11 @@ class WorkerEnd:
         pickler: Pickler = ...,
         threshold: int = ...,
         copies: bool = ...,
+        leave_on: tuple[type[BaseException], ...] = ...,
     ) -> None: ...
     def hello(self) -> None: ...
     def start_failed(self, error: bytes) -> None: ...
     def serve(self) -> None: ...
+    def leave(self) -> None: ...
     def soft_limit_meant(self) -> bool: ...
     def complete_all(self) -> int: ...

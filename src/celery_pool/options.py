@@ -62,6 +62,7 @@ class PoolOptions:
         on_start: Callable[[], object] | None,
         on_broken: Callable[[BaseException], object] | None,
         finalizer: Callable[[], object] | None,
+        leave_on: type[BaseException] | tuple[type[BaseException], ...],
         ignore_sigint: bool,
         pickler: Pickler | None,
         segment_threshold: int,
@@ -125,6 +126,7 @@ class PoolOptions:
         self.initializer = initializer
         self.initargs = tuple(initargs)
         self.finalizer = finalizer
+        self.leave_on = _exception_classes("leave_on", leave_on)
         self.ignore_sigint = ignore_sigint
         self.soft_signal = _soft_signal(soft_signal)
         self.kill_group = kill_group
@@ -143,6 +145,7 @@ class PoolOptions:
             pickler=picklers.to_send(self.pickler),
             segment_threshold=self.segment_threshold,
             copy=self.copy,
+            leave_on=self.leave_on,
         )
 
     def policy(self, lost_breaks_pool: bool) -> Policy:
@@ -212,6 +215,14 @@ def check_seconds(name: str, value: Any) -> None:
 
 def _count_or_none(name: str, value: Any, least: int = 1) -> int | None:
     return None if value is None else count(name, value, least)
+
+
+def _exception_classes(name: str, given: Any) -> tuple[type[BaseException], ...]:
+    classes = given if isinstance(given, tuple) else (given,)
+    for one in classes:
+        if not (isinstance(one, type) and issubclass(one, BaseException)):
+            raise TypeError(f"{name} must be of exception classes, not {one!r}")
+    return classes
 
 
 def _soft_signal(number: int) -> int:

@@ -93,6 +93,8 @@ class TaskPool(TaskPoolBase):
         has not broken it. Both run in a thread of their own, one after the other, and
         beside callbacks; they may call the pool. What they raise is logged.
     :param finalizer: called in each worker that leaves in order.
+    :param leave_on: a class of exceptions, or a tuple of them: a worker whose task has
+        raised one leaves, once it has told so, and is replaced. By default none.
     :param ignore_sigint: workers ignore SIGINT, so that a Ctrl-C at the terminal is
         the parent's alone.
     :param spin: microseconds that a waiting thread spins before it gives the CPU
@@ -143,6 +145,7 @@ class TaskPool(TaskPoolBase):
         on_start: Callable[[], object] | None = None,
         on_broken: Callable[[BaseException], object] | None = None,
         finalizer: Callable[[], object] | None = None,
+        leave_on: type[BaseException] | tuple[type[BaseException], ...] = (),
         ignore_sigint: bool = True,
         pickler: Pickler | None = None,
         segment_threshold: int = SEGMENT_THRESHOLD,
@@ -174,6 +177,7 @@ class TaskPool(TaskPoolBase):
             on_start=on_start,
             on_broken=on_broken,
             finalizer=finalizer,
+            leave_on=leave_on,
             ignore_sigint=ignore_sigint,
             pickler=pickler,
             segment_threshold=segment_threshold,

@@ -296,4 +296,6 @@ def test_the_name_in_ps(pool, monkeypatch, tmp_path):
     monkeypatch.syspath_prepend(tmp_path)
     p = pool(1)
     name = p.apply_async(process_name).get(DEADLINE)
+    pool_name, _, _ = name.partition("-worker-")
     assert (tmp_path / f"title-{name}").exists()
+    assert (tmp_path / f"title-{pool_name}-template").exists()

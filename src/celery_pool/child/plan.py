@@ -2,7 +2,7 @@
 
 Messages are pickled tuples on a packet socket, descriptors beside them:
 
-    parent -> template   (serial, name, index)     + what the worker needs
+    parent -> template   (serial, index)           + what the worker needs
     template -> parent   ("started", serial, pid)  + pidfd
                          ("failed", serial, text)
                          ("exited", serial, exitcode)
@@ -39,6 +39,7 @@ class WorkerPlan:
     pickler: Pickler | str
     segment_threshold: int
     copy: bool
+    leave_on: tuple[type[BaseException], ...]
 
 
 class WorkerFds(NamedTuple):

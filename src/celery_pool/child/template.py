@@ -23,18 +23,18 @@ from multiprocessing.context import ForkProcess
 from typing import Any
 
 from .plan import WorkerFds, WorkerPlan, receive, send
-from .worker import title_setter, worker_main
+from .worker import show_name, worker_main
 
 
-def template_main(sock: socket.socket, plan: WorkerPlan) -> None:
+def template_main(sock: socket.socket, plan: WorkerPlan, pool_name: str) -> None:
     """Body of the template process."""
     # Its children may start processes of their own; in the parent it stays
     # daemonic, so that nothing waits for it at exit.
     multiprocessing.process.current_process()._config["daemon"] = False  # type: ignore[attr-defined]
     reset_signals()
-    title_setter()
+    show_name(multiprocessing.current_process().name)
     gc.freeze()  # the collector of a worker would touch, and so copy, every page it inherits
-    Template(sock, plan).serve()
+    Template(sock, plan, pool_name).serve()
     os._exit(0)  # workers are the parent's to end: do not wait for them
 
 
@@ -53,11 +53,11 @@ class _Worker(ForkProcess):
     """Forked from here, but what its tasks see of multiprocessing is what they would see in
     a worker of multiprocessing's own pool."""
 
-    _start_method = None  # the template's, which is the pool's
+    _start_method = None  # type: ignore[assignment]  # the template's, which is the pool's
 
     def __init__(self, index: int, **options: Any) -> None:
         super().__init__(**options)
-        *parents, _ = multiprocessing.current_process()._identity  # type: ignore[attr-defined]
+        *parents, _ = multiprocessing.current_process()._identity
         self._identity = (*parents, index + 1)
 
 
@@ -65,6 +65,7 @@ class _Worker(ForkProcess):
 class Template:
     sock: socket.socket
     plan: WorkerPlan
+    pool_name: str
     children: dict[int, _Worker] = field(default_factory=dict)
 
     def serve(self) -> None:
@@ -94,14 +95,14 @@ class Template:
             return False
         if message is None:
             return False
-        serial, name, index = message
+        serial, index = message
         pidfds = []
         try:
             worker = _Worker(
                 index,
                 target=worker_main,
-                args=(self.plan, WorkerFds(*fds), self.fds_to_close()),
-                name=name,
+                args=(self.plan, WorkerFds(*fds), self.fds_to_close(), index, self.pool_name),
+                name=f"{self.pool_name}-worker-{serial}",
             )
             worker.start()
             assert worker.pid is not None

@@ -17,10 +17,13 @@ from .. import _poolcore
 from ..errors import AttachError, SoftTimeLimitExceeded
 from ..wire import picklers
 from ..wire.remote import dump_error
+from . import current
 from .plan import ATTACH_FAILED, WorkerFds, WorkerPlan, stack_signal
 
 
-def worker_main(plan: WorkerPlan, fds: WorkerFds, close: list[int]) -> None:
+def worker_main(
+    plan: WorkerPlan, fds: WorkerFds, close: list[int], index: int, pool_name: str
+) -> None:
     """Body of a worker, forked from the template.
 
     :param close: descriptors inherited from the template.
@@ -48,10 +51,12 @@ def worker_main(plan: WorkerPlan, fds: WorkerFds, close: list[int]) -> None:
             picklers.received(plan.pickler),
             plan.segment_threshold,
             plan.copy,
+            plan.leave_on,
         )
     except AttachError:
         sys.exit(ATTACH_FAILED)
     signal.signal(plan.soft_signal, soft_limit_handler(end))
+    current.become(current.CurrentWorker(end, index, pool_name))
     try:
         if plan.initializer is not None:
             plan.initializer(*plan.initargs)

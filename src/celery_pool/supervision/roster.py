@@ -81,7 +81,7 @@ class Roster:
         return fds
 
     def start_template(self) -> None:
-        made = TemplateProcess(self._context, self._plan, f"{self._name}-template")
+        made = TemplateProcess(self._context, self._plan, self._name)
         with forkguard.lock:
             made.connect()
             self.template = made
@@ -136,7 +136,6 @@ class Roster:
         try:
             self.template.ask_for_worker(
                 serial,
-                f"{self._name}-worker-{serial}",
                 channel.index,
                 [*self._core.worker_fds(), *channel.worker_fds(), lifeline, stack_end],
             )

@@ -269,6 +269,9 @@ class Supervisor:
     def _bury(self, worker: WorkerProcess) -> None:
         """Recovers the tasks of a dead worker and counts why it is dead."""
         del self._roster.workers[worker.serial]
+        if not worker.exitcode:
+            self.core.collect()  # it may have said that it leaves
+            self._let_go(worker)
         worker.read_stack()
         self._enforcement.forget_stack(worker)
         killing = self.phase is Phase.KILLING
@@ -284,6 +287,11 @@ class Supervisor:
         self._log.buried(worker, key, task, out_of_memory)
         if worker.why is None and not worker.channel.leaving and not killing:
             self._died_unplanned(worker, task is not None or worker.channel.done > 0)
+
+    def _let_go(self, worker: WorkerProcess) -> None:
+        """Of one that wants to leave."""
+        if worker.channel.wants_to_leave and not worker.channel.leaving:
+            self.core.retire(worker.channel)
 
     def _died_unplanned(self, worker: WorkerProcess, begun: bool) -> None:
         """`begun`: it had claimed a task."""
@@ -439,6 +447,7 @@ class Supervisor:
                     self._bury(worker)
                 continue
             worker.take_steps(now)
+            self._let_go(worker)
             if not worker.pid and (self.phase is Phase.KILLING or now >= worker.start_by):
                 if self.phase is not Phase.KILLING:
                     # the template does not answer: the next one may

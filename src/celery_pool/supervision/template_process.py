@@ -34,10 +34,10 @@ class TemplateProcess:
     sock: socket.socket  # readable when it says something, or has ended
     _theirs: socket.socket
 
-    def __init__(self, context: BaseContext, plan: WorkerPlan, name: str) -> None:
+    def __init__(self, context: BaseContext, plan: WorkerPlan, pool_name: str) -> None:
         self._context = context
         self._plan = plan
-        self._name = name
+        self._pool_name = pool_name
         self._process: BaseProcess | None = None
         self._pidfd = -1
 
@@ -51,8 +51,8 @@ class TemplateProcess:
         try:
             process = self._context.Process(  # type: ignore[attr-defined]
                 target=template.template_main,
-                args=(self._theirs, self._plan),
-                name=self._name,
+                args=(self._theirs, self._plan, self._pool_name),
+                name=f"{self._pool_name}-template",
                 daemon=True,
             )
             with _without_sigint(self._context):
@@ -71,9 +71,9 @@ class TemplateProcess:
     def pid(self) -> int | None:
         return self._process.pid if self._process is not None else None
 
-    def ask_for_worker(self, serial: int, name: str, index: int, fds: list[int]) -> None:
+    def ask_for_worker(self, serial: int, index: int, fds: list[int]) -> None:
         """Has a worker forked that gets `fds`. ConnectionError: the template is dead."""
-        send(self.sock, (serial, name, index), fds)
+        send(self.sock, (serial, index), fds)
 
     def hear(self) -> tuple[tuple[Any, ...] | None, list[int]]:
         """(message, descriptors); the message is None if it is dead."""
