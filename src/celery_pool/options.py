@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+import inspect
 import logging
 import multiprocessing
 import operator
@@ -43,6 +45,8 @@ class PoolOptions:
         context: BaseContext | str | None,
         initializer: Callable[..., object] | None,
         initargs: Iterable[Any],
+        template_initializer: Callable[..., object] | None,
+        template_initargs: Iterable[Any],
         start_timeout: float,
         callbacks_in: Literal["any", "reaper", "caller"],
         spin: float | Literal["auto"],
@@ -61,7 +65,8 @@ class PoolOptions:
         start_retries: int | None,
         on_start: Callable[[], object] | None,
         on_broken: Callable[[BaseException], object] | None,
-        finalizer: Callable[[], object] | None,
+        finalizer: Callable[..., object] | None,
+        reseed: bool,
         leave_on: type[BaseException] | tuple[type[BaseException], ...],
         ignore_sigint: bool,
         pickler: Pickler | None,
@@ -78,6 +83,7 @@ class PoolOptions:
                 )
         for name, given in (
             ("initializer", initializer),
+            ("template_initializer", template_initializer),
             ("finalizer", finalizer),
             ("on_start", on_start),
             ("on_broken", on_broken),
@@ -125,7 +131,11 @@ class PoolOptions:
         self.copy = copy
         self.initializer = initializer
         self.initargs = tuple(initargs)
+        self.template_initializer = template_initializer
+        self.template_initargs = tuple(template_initargs)
         self.finalizer = finalizer
+        self.finalizer_takes = 0 if finalizer is None else _arguments_taken(finalizer)
+        self.reseed = reseed
         self.leave_on = _exception_classes("leave_on", leave_on)
         self.ignore_sigint = ignore_sigint
         self.soft_signal = _soft_signal(soft_signal)
@@ -134,9 +144,13 @@ class PoolOptions:
     def plan(self) -> WorkerPlan:
         """What the workers are told."""
         return WorkerPlan(
+            template_initializer=self.template_initializer,
+            template_initargs=self.template_initargs,
             initializer=self.initializer,
             initargs=self.initargs,
             finalizer=self.finalizer,
+            finalizer_takes=self.finalizer_takes,
+            reseed=self.reseed,
             spin_ns=self.spin_ns,
             yields=self.yields,
             ignore_sigint=self.ignore_sigint,
@@ -215,6 +229,22 @@ def check_seconds(name: str, value: Any) -> None:
 
 def _count_or_none(name: str, value: Any, least: int = 1) -> int | None:
     return None if value is None else count(name, value, least)
+
+
+def _arguments_taken(finalizer: Callable[..., object]) -> int:
+    """How many of (pid, exitcode) it is called with: those it needs, or names."""
+    try:
+        signature = inspect.signature(finalizer)
+    except ValueError:  # of a builtin that does not tell
+        return 0
+    for count in range(3):
+        with contextlib.suppress(TypeError):
+            signature.bind(*("pid", "exitcode")[:count])
+            break
+    else:
+        raise TypeError(f"finalizer{signature} cannot be called with (), (pid) or (pid, exitcode)")
+    names = list(signature.parameters)[:2]
+    return max(count, next(n for n in (2, 1, 0) if names[:n] == ["pid", "exitcode"][:n]))
 
 
 def _exception_classes(name: str, given: Any) -> tuple[type[BaseException], ...]:

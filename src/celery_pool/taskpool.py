@@ -92,7 +92,15 @@ class TaskPool(TaskPoolBase):
         CrashLoopError or StartError that its tasks end with. A :meth:`run` that raises
         has not broken it. Both run in a thread of their own, one after the other, and
         beside callbacks; they may call the pool. What they raise is logged.
-    :param finalizer: called in each worker that leaves in order.
+    :param template_initializer: called as ``template_initializer(*template_initargs)`` once,
+        in the process from which all workers are forked, before the first of them: what it
+        imports and loads is there in every worker, at the cost of a fork. It must leave no
+        thread running; its time counts in `start_timeout`. What it raises, :meth:`run` raises.
+        If that process is killed, the one that takes its place calls it again.
+    :param reseed: give each worker a state of its own of NumPy's global random generator, if
+        ``numpy.random`` is loaded. False: under fork all have that of :meth:`run`.
+    :param finalizer: called in each worker that leaves in order: as ``finalizer()``,
+        ``finalizer(pid)`` or ``finalizer(pid, exitcode)``, as its signature asks.
     :param leave_on: a class of exceptions, or a tuple of them: a worker whose task has
         raised one leaves, once it has told so, and is replaced. By default none.
     :param ignore_sigint: workers ignore SIGINT, so that a Ctrl-C at the terminal is
@@ -144,7 +152,10 @@ class TaskPool(TaskPoolBase):
         start_retries: int | None = None,
         on_start: Callable[[], object] | None = None,
         on_broken: Callable[[BaseException], object] | None = None,
-        finalizer: Callable[[], object] | None = None,
+        template_initializer: Callable[..., object] | None = None,
+        template_initargs: Iterable[Any] = (),
+        reseed: bool = True,
+        finalizer: Callable[..., object] | None = None,
         leave_on: type[BaseException] | tuple[type[BaseException], ...] = (),
         ignore_sigint: bool = True,
         pickler: Pickler | None = None,
@@ -176,6 +187,9 @@ class TaskPool(TaskPoolBase):
             start_retries=start_retries,
             on_start=on_start,
             on_broken=on_broken,
+            template_initializer=template_initializer,
+            template_initargs=template_initargs,
+            reseed=reseed,
             finalizer=finalizer,
             leave_on=leave_on,
             ignore_sigint=ignore_sigint,

@@ -15,7 +15,7 @@ import pytest
 
 import hammering
 import tasks
-from celery_pool import MemoryLimitExceeded
+from celery_pool import MemoryLimitExceeded, TaskPool
 from guards import wait_until
 from support import DEADLINE, Calls, Gate, at_rest
 
@@ -299,3 +299,68 @@ def test_the_name_in_ps(pool, monkeypatch, tmp_path):
     pool_name, _, _ = name.partition("-worker-")
     assert (tmp_path / f"title-{name}").exists()
     assert (tmp_path / f"title-{pool_name}-template").exists()
+
+
+# ---- the finalizer's arguments ----
+
+
+class Told:
+    """Its subclasses write what they are told."""
+
+    def __init__(self, path: str) -> None:
+        self.path = path
+
+    def write(self, *args: object) -> None:
+        tasks.append(self.path, " ".join(map(str, args)))
+
+
+class ToldNothing(Told):
+    def __call__(self) -> None:
+        self.write()
+
+
+class ToldOptionally(Told):
+    def __call__(self, reason: str = "by default") -> None:
+        self.write(reason)
+
+
+class ToldPid(Told):
+    def __call__(self, process: int) -> None:
+        self.write(process)
+
+
+class ToldBoth(Told):
+    def __call__(self, process: int, status: int) -> None:
+        self.write(process, status)
+
+
+class ToldByName(Told):
+    def __call__(self, pid: int | None = None, exitcode: int | None = None) -> None:
+        self.write(pid, exitcode)
+
+
+class ToldTooMuch(Told):
+    def __call__(self, pid: int, exitcode: int, more: int) -> None:
+        raise AssertionError
+
+
+@pytest.mark.parametrize(
+    "kind, text",
+    [
+        (ToldNothing, ""),
+        (ToldOptionally, "by default"),
+        (ToldPid, "{pid}"),
+        (ToldBoth, "{pid} 0"),
+        (ToldByName, "{pid} 0"),
+    ],
+)
+def test_a_finalizer_is_told_what_its_signature_asks_for(tmp_path, kind, text):
+    log = tmp_path / "log"
+    with TaskPool(1, finalizer=kind(str(log)), context="fork") as p:
+        pid = p.apply_async(tasks.pid).get(DEADLINE)
+    assert log.read_text().strip() == text.format(pid=pid)
+
+
+def test_a_finalizer_that_wants_more():
+    with pytest.raises(TypeError, match="more"):
+        TaskPool(1, finalizer=ToldTooMuch(""))

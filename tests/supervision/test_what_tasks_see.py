@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import contextvars
 import multiprocessing
 import os
 import signal
 import time
 
+import numpy as np
 import pytest
 
 import tasks
@@ -113,3 +115,77 @@ def test_the_start_method_is_that_of_the_pools_context(pool, start_method):
     for _ in range(2):  # replacements, too
         assert p.apply_async(method_here).get(DEADLINE) == start_method
         assert p.apply_async(method_of_a_child).get(DEADLINE) == start_method
+
+
+# ---- context variables ----
+
+request_id: contextvars.ContextVar[str] = contextvars.ContextVar("request_id", default="none")
+
+
+def current_request() -> str:
+    return request_id.get()
+
+
+def set_request(value: str) -> None:
+    request_id.set(value)
+
+
+def test_workers_start_with_an_empty_context(pool, start_method):
+    token = request_id.set("of an hour ago")
+    try:
+        p = pool(1, maxtasksperchild=1)
+        assert [p.apply_async(current_request).get(DEADLINE) for _ in range(3)] == ["none"] * 3
+        assert request_id.get() == "of an hour ago"
+    finally:
+        request_id.reset(token)
+
+
+def test_what_initializers_set_in_the_context_is_there(pool):
+    p = pool(1, initializer=set_request, initargs=("worker",))
+    assert p.apply_async(current_request).get(DEADLINE) == "worker"
+    p = pool(1, template_initializer=set_request, template_initargs=("template",))
+    assert p.apply_async(current_request).get(DEADLINE) == "template"
+
+
+# ---- NumPy's global generator ----
+
+
+def draw(gate: str | None = None) -> float:
+    if gate is not None:
+        tasks.pass_gate(gate)
+    return np.random.random()
+
+
+def seed() -> None:
+    np.random.seed(7)
+
+
+def draws(p, tmp_path, name):
+    """One by each of four workers, then by fresh ones."""
+    gate = Gate(tmp_path, name)
+    results = [p.apply_async(draw, (gate.path,)) for _ in range(4)]
+    gate.await_tasks(4)
+    gate.open()
+    return [r.get(DEADLINE) for r in results] + [p.apply_async(draw).get(DEADLINE)]
+
+
+def test_each_worker_draws_numbers_of_its_own(pool, start_method, tmp_path):
+    p = pool(None, processes=4, maxtasksperchild=1)
+    assert len(set(draws(p, tmp_path, "gate"))) == 5
+
+
+def test_without_reseeding_all_draw_the_same_under_fork(pool, tmp_path):
+    state = np.random.get_state()
+    p = pool(None, processes=4, maxtasksperchild=1, reseed=False)
+    assert set(draws(p, tmp_path, "gate")) == {draw()}
+    np.random.set_state(state)
+
+
+def test_an_initializer_that_seeds_has_the_last_word(pool):
+    p = pool(1, maxtasksperchild=1, initializer=seed)
+    assert len({p.apply_async(draw).get(DEADLINE) for _ in range(3)}) == 1
+
+
+def test_numpy_is_not_loaded_for_that(pool):
+    p = pool(1, context="spawn")
+    assert p.apply_async(tasks.modules_loaded, ("numpy",)).get(DEADLINE) == []

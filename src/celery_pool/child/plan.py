@@ -6,6 +6,7 @@ Messages are pickled tuples on a packet socket, descriptors beside them:
     template -> parent   ("started", serial, pid)  + pidfd
                          ("failed", serial, text)
                          ("exited", serial, exitcode)
+                         ("broken", 0, error)     its initializer has failed; remote.dump_error's
 """
 
 from __future__ import annotations
@@ -28,9 +29,13 @@ ATTACH_FAILED = 78
 class WorkerPlan:
     """What all workers of a pool have in common; pickled under spawn and forkserver."""
 
+    template_initializer: Callable[..., object] | None
+    template_initargs: tuple[Any, ...]
     initializer: Callable[..., object] | None
     initargs: tuple[Any, ...]
-    finalizer: Callable[[], object] | None
+    finalizer: Callable[..., object] | None
+    finalizer_takes: int  # of (pid, exitcode)
+    reseed: bool
     spin_ns: int
     yields: int
     ignore_sigint: bool

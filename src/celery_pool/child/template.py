@@ -12,6 +12,7 @@ The template ends when its socket does.
 from __future__ import annotations
 
 import contextlib
+import contextvars
 import gc
 import multiprocessing
 import os
@@ -22,19 +23,28 @@ from dataclasses import dataclass, field
 from multiprocessing.context import ForkProcess
 from typing import Any
 
-from .plan import WorkerFds, WorkerPlan, receive, send
+from ..wire.remote import dump_error, shortened
+from .plan import LONGEST_MESSAGE, WorkerFds, WorkerPlan, receive, send
 from .worker import show_name, worker_main
 
 
 def template_main(sock: socket.socket, plan: WorkerPlan, pool_name: str) -> None:
-    """Body of the template process."""
+    """Body of the template process; in a context of its own, which its workers inherit: nothing
+    of the moment of run() shall stay in them for ever."""
+    contextvars.Context().run(_template_main, sock, plan, pool_name)
+
+
+def _template_main(sock: socket.socket, plan: WorkerPlan, pool_name: str) -> None:
     # Its children may start processes of their own; in the parent it stays
     # daemonic, so that nothing waits for it at exit.
     multiprocessing.process.current_process()._config["daemon"] = False  # type: ignore[attr-defined]
     reset_signals()
     show_name(multiprocessing.current_process().name)
+    template = Template(sock, plan, pool_name)
+    if not template.initialize():
+        os._exit(1)
     gc.freeze()  # the collector of a worker would touch, and so copy, every page it inherits
-    Template(sock, plan, pool_name).serve()
+    template.serve()
     os._exit(0)  # workers are the parent's to end: do not wait for them
 
 
@@ -67,6 +77,22 @@ class Template:
     plan: WorkerPlan
     pool_name: str
     children: dict[int, _Worker] = field(default_factory=dict)
+
+    def initialize(self) -> bool:
+        """What all workers are to find done, and share the memory of."""
+        if self.plan.template_initializer is not None:
+            try:
+                self.plan.template_initializer(*self.plan.template_initargs)
+            except BaseException as error:
+                data = dump_error(error)
+                if len(data) > LONGEST_MESSAGE // 2:
+                    data = dump_error(shortened(error))
+                self.tell(("broken", 0, data), [])
+                with contextlib.suppress(ConnectionError):
+                    while self.sock.recv(1):  # requests left unread would hide what was told
+                        pass
+                return False
+        return True
 
     def serve(self) -> None:
         child_bell, ring = os.pipe()

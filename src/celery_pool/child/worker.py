@@ -57,6 +57,8 @@ def worker_main(
         sys.exit(ATTACH_FAILED)
     signal.signal(plan.soft_signal, soft_limit_handler(end))
     current.become(current.CurrentWorker(end, index, pool_name))
+    if plan.reseed:
+        reseed()
     try:
         if plan.initializer is not None:
             plan.initializer(*plan.initargs)
@@ -69,7 +71,15 @@ def worker_main(
     except KeyboardInterrupt:  # between two tasks, with ignore_sigint=False
         sys.exit(128 + signal.SIGINT)
     if plan.finalizer is not None:
-        plan.finalizer()
+        plan.finalizer(*(os.getpid(), os.EX_OK)[: plan.finalizer_takes])
+
+
+def reseed() -> None:
+    """Else all workers would draw the same numbers from NumPy's global generator. Python's own
+    is seeded by multiprocessing."""
+    random = sys.modules.get("numpy.random")
+    if random is not None:
+        random.seed()
 
 
 def soft_limit_handler(end: _poolcore.WorkerEnd) -> Callable[[int, FrameType | None], None]:

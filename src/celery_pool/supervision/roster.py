@@ -165,6 +165,11 @@ class Roster:
         """Workers of which it is not known yet whether their start succeeds."""
         return sum(not worker.ready for worker in self)
 
+    def heed(self, worker: WorkerProcess) -> None:
+        """Lets it go if it has asked for that."""
+        if worker.channel.wants_to_leave and not worker.channel.leaving:
+            self._core.retire(worker.channel)
+
     def spares(self) -> int:
         """How many workers may stand by besides those that serve."""
         return max(1, self.processes // 4)

@@ -23,6 +23,7 @@ from ..child.plan import WorkerPlan
 from ..errors import CrashLoopError, PoolTerminated, StartError, WorkerLostError
 from ..host import forkguard
 from ..host.memory import OutOfMemoryKills
+from ..wire.remote import load_error
 from .enforcement import Enforcement
 from .log import Log
 from .notices import Notices
@@ -225,11 +226,15 @@ class Supervisor:
 
     # ---- workers ----
 
-    def _template_died(self) -> None:
-        """Somebody killed it. Its workers live on; their exit codes are lost."""
+    def _template_died(self, cause: BaseException | None = None) -> None:
+        """Somebody killed it, or its initializer has failed. Its workers live on; their exit
+        codes are lost."""
         self._roster.end_template()
-        if not self.started.is_set():
-            self._fail_start(StartError("the template process died before the workers were ready"))
+        if cause is not None and self.started.is_set():
+            self.core.logger.error("the template's initializer has failed", exc_info=cause)
+        self._fail_start(
+            cause or StartError("the template process died before the workers were ready")
+        )
         for worker in self._roster:
             worker.orphan = True
             if worker.dead:
@@ -271,7 +276,7 @@ class Supervisor:
         del self._roster.workers[worker.serial]
         if not worker.exitcode:
             self.core.collect()  # it may have said that it leaves
-            self._let_go(worker)
+            self._roster.heed(worker)
         worker.read_stack()
         self._enforcement.forget_stack(worker)
         killing = self.phase is Phase.KILLING
@@ -287,11 +292,6 @@ class Supervisor:
         self._log.buried(worker, key, task, out_of_memory)
         if worker.why is None and not worker.channel.leaving and not killing:
             self._died_unplanned(worker, task is not None or worker.channel.done > 0)
-
-    def _let_go(self, worker: WorkerProcess) -> None:
-        """Of one that wants to leave."""
-        if worker.channel.wants_to_leave and not worker.channel.leaving:
-            self.core.retire(worker.channel)
 
     def _died_unplanned(self, worker: WorkerProcess, begun: bool) -> None:
         """`begun`: it had claimed a task."""
@@ -417,8 +417,8 @@ class Supervisor:
     def _hear_template(self) -> None:
         assert self._roster.template is not None
         message, fds = self._roster.template.hear()
-        if message is None:
-            self._template_died()
+        if message is None or message[0] == "broken":
+            self._template_died(None if message is None else load_error(message[2]))
             return
         what, serial, detail = message
         if what == "started":
@@ -447,7 +447,7 @@ class Supervisor:
                     self._bury(worker)
                 continue
             worker.take_steps(now)
-            self._let_go(worker)
+            self._roster.heed(worker)
             if not worker.pid and (self.phase is Phase.KILLING or now >= worker.start_by):
                 if self.phase is not Phase.KILLING:
                     # the template does not answer: the next one may

@@ -136,9 +136,9 @@ def decoding_error(error: BaseException) -> ResultDecodingError:
     return made
 
 
-def shortened(error: Exception) -> PoolError:
-    """For the worker that has no shared memory left even for an error's text."""
-    return PoolError(f"the task's error could not be sent: {_safe_str(error)[:LONGEST_SHORT_TEXT]}")
+def shortened(error: BaseException) -> PoolError:
+    """Where there is no room even for an error's text."""
+    return PoolError(f"the error could not be sent: {_safe_str(error)[:LONGEST_SHORT_TEXT]}")
 
 
 def exit_status(error: BaseException | None) -> int:
