@@ -145,6 +145,68 @@ def test_nested_by_name():
     assert Parallel()(delayed(nested_by_name)(i) for i in range(3)) == [[], [0], [0, 1]]
 
 
+NESTED_LOOP = """
+import sys
+from joblib import Parallel, delayed
+from celery_pool.ext.joblib import register
+
+def nested_loop(backend):
+    from celery_pool.ext.joblib import register
+    register()
+    return Parallel(n_jobs=2, backend=backend)(delayed(pow)(i, 2) for i in range(2))
+
+if __name__ == "__main__":
+    register()
+    outer, inner = sys.argv[1:]
+    results = Parallel(n_jobs=2, backend=outer)(delayed(nested_loop)(inner) for _ in range(2))
+    assert results == [[0, 1]] * 2, results
+"""
+
+
+@pytest.mark.parametrize(
+    "outer, inner",
+    [
+        ("celery_pool", "celery_pool"),
+        ("celery_pool", "loky"),
+        ("celery_pool", "multiprocessing"),
+        ("loky", "celery_pool"),
+        ("multiprocessing", "celery_pool"),
+    ],
+)
+def test_nested_loop(outer, inner):
+    """As joblib's own test of that name; in a program of its own, as loky keeps processes."""
+    done = run_script(NESTED_LOOP, outer, inner)
+    assert done.returncode == 0, done.stderr
+    assert "does not leave" not in done.stderr
+
+
+LOKY = """
+from joblib.externals.loky.backend import get_context
+from celery_pool import TaskPool
+import tasks
+
+def with_loky():
+    from joblib import Parallel, delayed
+    return Parallel(n_jobs=2, backend="loky")(delayed(pow)(i, 2) for i in range(2))
+
+if __name__ == "__main__":
+    import cloudpickle
+    with TaskPool(1, context="fork") as p:
+        assert p.apply_async(with_loky).get(20) == [0, 1]
+    assert p.statistics().exits == {"stopped": 1}, p.statistics()
+    with TaskPool(2, context=get_context("loky")) as p:
+        assert [p.apply_async(tasks.same, (i,)).get(20) for i in range(3)] == [0, 1, 2]
+        assert p.apply_async(tasks.start_method).get(20) == "loky"
+"""
+
+
+def test_loky_in_a_task_and_lokys_context():
+    """A worker in which a task has used loky leaves without being killed; loky's processes,
+    which know no close(), can be templates."""
+    done = run_script(LOKY)
+    assert done.returncode == 0, done.stderr
+
+
 def test_below_threads_there_are_no_workers():
     def inner(i: int) -> int:
         with warnings.catch_warnings(record=True) as caught:

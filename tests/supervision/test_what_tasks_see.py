@@ -100,20 +100,16 @@ def _nested(method: str) -> None:
         assert p.apply_async(identity).get(DEADLINE) == (*identity(), 1)
 
 
-def method_here() -> str:
-    return multiprocessing.get_start_method()
-
-
 def method_of_a_child() -> str:
     """What a process that a task starts says."""
     with multiprocessing.Pool(1) as p:
-        return p.apply(method_here)
+        return p.apply(tasks.start_method)
 
 
 def test_the_start_method_is_that_of_the_pools_context(pool, start_method):
     p = pool(1, maxtasksperchild=2)
     for _ in range(2):  # replacements, too
-        assert p.apply_async(method_here).get(DEADLINE) == start_method
+        assert p.apply_async(tasks.start_method).get(DEADLINE) == start_method
         assert p.apply_async(method_of_a_child).get(DEADLINE) == start_method
 
 

@@ -337,6 +337,12 @@ def square(value: int) -> int:
     return value * value
 
 
+def start_method() -> str:
+    import multiprocessing
+
+    return multiprocessing.get_start_method()
+
+
 def uses_multiprocessing(method: str) -> list[int]:
     import multiprocessing
 

@@ -72,6 +72,9 @@ def worker_main(
         sys.exit(128 + signal.SIGINT)
     if plan.finalizer is not None:
         plan.finalizer(*(os.getpid(), os.EX_OK)[: plan.finalizer_takes])
+    # as at the end of a program: executors that tasks have left end their processes, which
+    # multiprocessing would wait for first
+    threading._shutdown()  # type: ignore[attr-defined]
 
 
 def reseed() -> None:

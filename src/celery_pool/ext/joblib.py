@@ -17,7 +17,6 @@ them for several calls.
 
 from __future__ import annotations
 
-import multiprocessing
 import os
 import sys
 import warnings
@@ -87,8 +86,6 @@ class CeleryPoolBackend(AutoBatchingMixin, ParallelBackendBase):  # type: ignore
         return n_jobs
 
     def _why_sequential(self) -> str | None:
-        if multiprocessing.current_process().daemon:
-            return "a daemonic process cannot have workers"
         if self.nesting_level and not self.in_main_thread():
             return "workers are not started from a thread of a nested Parallel"
         return None

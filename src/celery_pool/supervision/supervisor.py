@@ -491,13 +491,14 @@ class Supervisor:
     def _finish(self) -> None:
         terminated = self.phase is Phase.KILLING
         self.core.supervisor_bell = -1
-        if terminated:
-            self.core.fail_rest(self.reason)
-        self.core.prune(everything=True)
-        self.core.stop_reaper()
-        self._notices.end()
-        self._roster.end_template()
-        self._close()
+        with contextlib.ExitStack() as last:  # all of it, whatever fails: others wait for it
+            last.callback(self._close)
+            last.callback(self._roster.end_template)
+            last.callback(self._notices.end)
+            last.callback(self.core.stop_reaper)
+            if terminated:
+                self.core.fail_rest(self.reason)
+            self.core.prune(everything=True)
 
     def _close(self) -> None:
         self._roster.close()

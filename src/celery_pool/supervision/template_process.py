@@ -55,7 +55,7 @@ class TemplateProcess:
                 name=f"{self._pool_name}-template",
                 daemon=True,
             )
-            with _without_sigint(self._context):
+            with _without_sigint(self._context), _as_no_daemon():
                 process.start()
         finally:
             self._theirs.close()
@@ -98,7 +98,8 @@ class TemplateProcess:
             _has_exited(process, pidfd)
         if pidfd >= 0:
             os.close(pidfd)
-        with contextlib.suppress(ValueError):  # somebody else has waited for it
+        # somebody else has waited for it; loky's processes close themselves when they are dropped
+        with contextlib.suppress(ValueError, AttributeError):
             process.close()
 
 
@@ -130,3 +131,16 @@ def _without_sigint(context: BaseContext) -> Iterator[None]:
         yield
     finally:
         signal.pthread_sigmask(signal.SIG_SETMASK, mask)
+
+
+@contextlib.contextmanager
+def _as_no_daemon() -> Iterator[None]:
+    """Daemonic processes may have no children, lest these be left over when they are killed.
+    Ours are not: each of them ends with its parent."""
+    config = multiprocessing.process.current_process()._config  # type: ignore[attr-defined]
+    daemon = config.pop("daemon", None)
+    try:
+        yield
+    finally:
+        if daemon is not None:
+            config["daemon"] = daemon
