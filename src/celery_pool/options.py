@@ -14,6 +14,7 @@ from multiprocessing.context import BaseContext
 from typing import Any, Literal
 
 from ._poolcore import CallbacksIn, Core
+from .child import blas
 from .child.plan import WorkerPlan, stack_signal
 from .host.cpus import usable_cpus
 from .supervision.policy import Policy
@@ -67,6 +68,7 @@ class PoolOptions:
         on_broken: Callable[[BaseException], object] | None,
         finalizer: Callable[..., object] | None,
         reseed: bool,
+        blas_threads: int | Literal["auto"] | None,
         leave_on: type[BaseException] | tuple[type[BaseException], ...],
         ignore_sigint: bool,
         pickler: Pickler | None,
@@ -136,13 +138,22 @@ class PoolOptions:
         self.finalizer = finalizer
         self.finalizer_takes = 0 if finalizer is None else _arguments_taken(finalizer)
         self.reseed = reseed
+        self.blas_threads: int | Literal["auto"] | None = (
+            blas_threads if blas_threads == "auto" else _count_or_none("blas_threads", blas_threads)
+        )
         self.leave_on = _exception_classes("leave_on", leave_on)
         self.ignore_sigint = ignore_sigint
         self.soft_signal = _soft_signal(soft_signal)
         self.kill_group = kill_group
 
-    def plan(self) -> WorkerPlan:
-        """What the workers are told."""
+    def plan(self, processes: int) -> WorkerPlan:
+        """What the workers are told.
+
+        :param processes: as it is now: it may have been changed.
+        """
+        threads = self.blas_threads
+        if threads == "auto":
+            threads = max(1, usable_cpus() // processes)
         return WorkerPlan(
             template_initializer=self.template_initializer,
             template_initargs=self.template_initargs,
@@ -151,6 +162,8 @@ class PoolOptions:
             finalizer=self.finalizer,
             finalizer_takes=self.finalizer_takes,
             reseed=self.reseed,
+            blas_threads=threads,
+            blas_spare=blas.set_by_user() if self.blas_threads == "auto" else frozenset(),
             spin_ns=self.spin_ns,
             yields=self.yields,
             ignore_sigint=self.ignore_sigint,

@@ -99,6 +99,11 @@ class TaskPool(TaskPoolBase):
         If that process is killed, the one that takes its place calls it again.
     :param reseed: give each worker a state of its own of NumPy's global random generator, if
         ``numpy.random`` is loaded. False: under fork all have that of :meth:`run`.
+    :param blas_threads: threads that numeric libraries (BLAS, OpenMP, Numba, NumExpr) use in a
+        worker: those that are loaded by `template_initializer` or later are told by environment
+        variables, the others by threadpoolctl, if that is installed. ``"auto"``: the CPUs
+        usable by this process, shared out among the workers, but what the environment says at
+        :meth:`run` is left as it is. None: whatever they take.
     :param finalizer: called in each worker that leaves in order: as ``finalizer()``,
         ``finalizer(pid)`` or ``finalizer(pid, exitcode)``, as its signature asks.
     :param leave_on: a class of exceptions, or a tuple of them: a worker whose task has
@@ -155,6 +160,7 @@ class TaskPool(TaskPoolBase):
         template_initializer: Callable[..., object] | None = None,
         template_initargs: Iterable[Any] = (),
         reseed: bool = True,
+        blas_threads: int | Literal["auto"] | None = None,
         finalizer: Callable[..., object] | None = None,
         leave_on: type[BaseException] | tuple[type[BaseException], ...] = (),
         ignore_sigint: bool = True,
@@ -190,6 +196,7 @@ class TaskPool(TaskPoolBase):
             template_initializer=template_initializer,
             template_initargs=template_initargs,
             reseed=reseed,
+            blas_threads=blas_threads,
             finalizer=finalizer,
             leave_on=leave_on,
             ignore_sigint=ignore_sigint,
@@ -536,7 +543,7 @@ class TaskPool(TaskPoolBase):
         core.state = PoolState.STARTING
         supervisor = Supervisor(
             core,
-            self._options.plan(),
+            self._options.plan(self.processes),
             self._options.policy(self._lost_breaks_pool),
             self._options.context,
             self.processes,

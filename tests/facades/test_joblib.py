@@ -20,6 +20,7 @@ from joblib import Parallel, delayed, parallel_config  # noqa: E402
 import tasks  # noqa: E402
 from celery_pool import TimeLimitExceeded, WorkerLostError  # noqa: E402
 from celery_pool.ext.joblib import CeleryPoolBackend, register  # noqa: E402
+from celery_pool.host.cpus import usable_cpus  # noqa: E402
 from guards import descendants  # noqa: E402
 from support import DEADLINE, Background, Gate, run_script  # noqa: E402
 
@@ -310,6 +311,12 @@ def test_inner_max_num_threads():
     with parallel_config("celery_pool", n_jobs=2, inner_max_num_threads=3):
         settings = Parallel()(delayed(thread_settings)() for _ in range(2))
     assert all(set(s.values()) == {"3"} for s in settings)
+
+
+def test_by_default_the_cpus_are_shared_out():
+    settings = Parallel(n_jobs=2)(delayed(thread_settings)() for _ in range(2))
+    for name, value in settings[0].items():
+        assert value == os.environ.get(name, str(max(1, usable_cpus() // 2)))
 
 
 def test_batches_grow():

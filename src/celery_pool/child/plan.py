@@ -36,6 +36,8 @@ class WorkerPlan:
     finalizer: Callable[..., object] | None
     finalizer_takes: int  # of (pid, exitcode)
     reseed: bool
+    blas_threads: int | None
+    blas_spare: frozenset[str]  # environment variables that say so already
     spin_ns: int
     yields: int
     ignore_sigint: bool

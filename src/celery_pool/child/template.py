@@ -24,6 +24,7 @@ from multiprocessing.context import ForkProcess
 from typing import Any
 
 from ..wire.remote import dump_error, shortened
+from . import blas
 from .plan import LONGEST_MESSAGE, WorkerFds, WorkerPlan, receive, send
 from .worker import show_name, worker_main
 
@@ -40,9 +41,13 @@ def _template_main(sock: socket.socket, plan: WorkerPlan, pool_name: str) -> Non
     multiprocessing.process.current_process()._config["daemon"] = False  # type: ignore[attr-defined]
     reset_signals()
     show_name(multiprocessing.current_process().name)
+    if plan.blas_threads is not None:
+        blas.limit_threads(plan.blas_threads, plan.blas_spare)
     template = Template(sock, plan, pool_name)
     if not template.initialize():
         os._exit(1)
+    if plan.blas_threads is not None and not plan.blas_spare:
+        blas.limit_loaded(plan.blas_threads)
     gc.freeze()  # the collector of a worker would touch, and so copy, every page it inherits
     template.serve()
     os._exit(0)  # workers are the parent's to end: do not wait for them

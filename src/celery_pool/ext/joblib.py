@@ -17,8 +17,7 @@ them for several calls.
 
 from __future__ import annotations
 
-import os
-import sys
+import importlib
 import warnings
 from collections.abc import Callable
 from typing import Any
@@ -41,9 +40,7 @@ LEAVE_TIMEOUT = 5.0
 class CeleryPoolBackend(AutoBatchingMixin, ParallelBackendBase):  # type: ignore[misc]
     """joblib's backend ``"celery_pool"``; see :func:`register`.
 
-    :param inner_max_num_threads: threads that a worker's numeric libraries use; by
-        default the CPUs are shared out among the workers. Libraries that are loaded
-        already are told by threadpoolctl, if that is installed.
+    :param inner_max_num_threads: the pool's ``blas_threads``; default: ``"auto"``.
     :param pool_options: of :class:`~celery_pool.TaskPool`, for instance ``context``
         (default: joblib's, which is multiprocessing's), ``timeout`` (of a batch),
         ``max_memory_per_child``.
@@ -105,15 +102,19 @@ class CeleryPoolBackend(AutoBatchingMixin, ParallelBackendBase):  # type: ignore
         return n_jobs
 
     def _start(self) -> None:
-        environment = self._prepare_worker_env(self._n_jobs)
         options = {
             "context": self._context,
-            "initializer": _limit_threads,
-            "initargs": (environment,),
+            "blas_threads": self.inner_max_num_threads or "auto",
             "leave_timeout": LEAVE_TIMEOUT,
             "pickler": cloudpickle,
             **self._pool_options,
         }
+        if "template_initializer" not in options:
+            # once for all workers, and when NumPy, which it loads, is told how many threads
+            options |= {
+                "template_initializer": importlib.import_module,
+                "template_initargs": ("joblib",),
+            }
         # joblib bounds what it dispatches (pre_dispatch) by itself, and dispatches from
         # callbacks, with a lock held: so no limit, and no callbacks in its own threads
         pool = TaskPool(None, processes=self._n_jobs, callbacks_in="reaper", **options)
@@ -167,17 +168,6 @@ def _succeeded(result: Any, callback: Callable[[Any], None]) -> None:
 
 def _failed(error: BaseException, callback: Callable[[Any], None]) -> None:
     callback((False, error))
-
-
-def _limit_threads(environment: dict[str, str]) -> None:
-    """In the worker: for libraries that are loaded later, and those that are."""
-    os.environ.update(environment)
-    if "numpy" in sys.modules:
-        try:
-            import threadpoolctl
-        except ImportError:
-            return
-        threadpoolctl.threadpool_limits(int(environment["OMP_NUM_THREADS"]))
 
 
 __all__ = ["CeleryPoolBackend", "register"]
