@@ -163,7 +163,8 @@ class TimeLimitExceeded(PoolError):
 
     Not a TimeoutError: that is what ``get(timeout)`` raises for "not ready yet".
     ``timeout`` is the limit in seconds, ``pid`` the worker's, ``stack`` the text of
-    the task's Python stack at that moment ("" if it could not be had).
+    the task's Python stack at that moment, without frames of ours and of what has
+    started the worker ("" if it could not be had).
     """
 
     def __init__(self, timeout: float, pid: int, stack: str = "", tid: object = None) -> None:
@@ -174,8 +175,10 @@ class TimeLimitExceeded(PoolError):
         self.stack = stack
 
     def __str__(self) -> str:
-        text = f"task {self.tid} ran for more than {self.timeout} seconds in worker {self.pid}"
-        return f"{text}\n{self.stack}" if self.stack else text
+        return f"task {self.tid} ran for more than {self.timeout} seconds in worker {self.pid}"
+
+    def __repr__(self) -> str:
+        return f"TimeLimitExceeded(timeout={self.timeout}, pid={self.pid}, tid={self.tid!r})"
 
 
 class MemoryLimitExceeded(PoolError):

@@ -43,6 +43,12 @@ def regex_backtracks() -> None:
     re.match(r"(a+)+$", "a" * 60 + "b")
 
 
+def with_thread() -> None:
+    thread = threading.Thread(target=loop_in_python, daemon=True)
+    thread.start()
+    thread.join()
+
+
 ENDLESS: dict[str, Callable[[], object]] = {
     "python": loop_in_python,
     "sleep": sleep_long,

@@ -11,6 +11,7 @@ from dataclasses import dataclass, field
 
 from .._poolcore import Channel
 from ..child.plan import stack_signal
+from . import stacks
 
 #: How long the text of a stack may take to arrive, and to be complete, in seconds.
 STACK_ARRIVES, STACK_COMPLETE = 0.1, 0.002
@@ -145,9 +146,11 @@ class WorkerProcess:
     def read_stack(self) -> None:
         """What the dead worker has left in the pipe."""
         if self.channel.stack is not None:
+            text = b""
             with contextlib.suppress(BlockingIOError):
-                while text := os.read(self.stack_pipe, 1 << 16):
-                    self.channel.stack += text.decode(errors="replace")
+                while more := os.read(self.stack_pipe, 1 << 16):
+                    text += more
+            self.channel.stack = stacks.of_the_task(text.decode(errors="replace"))
 
     def fds(self) -> set[int]:
         return {self.lifeline, self.stack_pipe, self.pidfd}
