@@ -229,6 +229,12 @@ _TARGETS = (
     _recycled("every 10", 0.85),
     _recycled("every task", 0.3),
     _rate("tasks of 1 ms, recycled every task", POOL, "recycling", "every task", at_least=1.2),
+    *(
+        _cost(f"{method}, from making a pool to {what}: time", POOL, "startup", method, measure, 1)
+        for method in ("fork", "forkserver", "spawn")
+        for measure, what in (("first_result", "its first result"), ("end", "its end"))
+    ),
+    _cost("import of the pool: time", POOL, "startup", "import", "import", 1),
     _rate("4 submitting threads, in flight 64", POOL, "many_submitters", "4 threads", 40, aim=90),
     Target(
         "tasks of 100 µs, in flight 64: rate against plain processes without a pool",

@@ -67,6 +67,8 @@ class Contender(abc.ABC):
     name: ClassVar[str]
     #: whose version is recorded; None: part of Python or of this suite
     distribution: ClassVar[str | None] = None
+    #: what a program says to have it; for `startup`
+    imported: ClassVar[str] = ""
     #: names of the workloads it can run; None: all
     only: ClassVar[frozenset[str] | None] = None
     survives_kill: ClassVar[bool] = False  # a worker killed by SIGKILL costs its task only

@@ -8,6 +8,7 @@ from contenders.base import ExecutorLike
 
 class FuturesExecutor(ExecutorLike):
     name = "concurrent.futures"
+    imported = "from concurrent.futures import ProcessPoolExecutor"
 
     def _open(self, processes: int, context: str) -> None:
         self._executor = ProcessPoolExecutor(

@@ -7,6 +7,7 @@ from contenders.base import PoolLike, Task
 
 class MultiprocessingPool(PoolLike):
     name = "multiprocessing"
+    imported = "from multiprocessing.pool import Pool"
     recycles = True
 
     def _open(self, processes: int, context: str) -> None:

@@ -64,6 +64,7 @@ class CompiledBookkeeping:
 class CeleryPool(Contender):
     name = "celery_pool"
     distribution = "celery-pool"
+    imported = "from celery_pool import TaskPool"
     survives_kill = True
     recycles = True
 
