@@ -39,6 +39,8 @@ NO_END = f"no end within {CELL_TIMEOUT} s"
 LEAST_ROUNDS = 5
 DURATIONS = {"quick": 0.3, "full": 0.3, "everything": 1.0}  # seconds, of one measurement
 INSTALL = 'pip install "celery-pool[bench]"'
+# installed packages have their bytecode; a checkout's is to be kept, too
+ENVIRONMENT = {k: v for k, v in os.environ.items() if k != "PYTHONDONTWRITEBYTECODE"}
 QUICK_CONTENDERS = ("celery_pool", "multiprocessing")
 YARDSTICK = "plain_taskpool"  # quick measures it where a workload asks for it
 
@@ -206,6 +208,7 @@ def run_cell(
         stderr=subprocess.PIPE,
         text=True,
         start_new_session=True,
+        env=ENVIRONMENT,
     ) as process:
         try:
             output, errors = process.communicate(timeout=CELL_TIMEOUT)

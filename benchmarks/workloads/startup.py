@@ -44,9 +44,7 @@ def run(contender: Contender, parameters: Parameters) -> dict[str, float]:
 def import_time(statement: str) -> float:
     """Seconds, the median of some interpreters."""
     code = (
-        "import time; begin = time.perf_counter()\n"
-        f"{statement}\n"
-        "print(time.perf_counter() - begin)"
+        f"import time; begin = time.perf_counter()\n{statement}\nprint(time.perf_counter() - begin)"
     )
     return statistics.median(
         float(subprocess.check_output([sys.executable, "-c", code])) for _ in range(IMPORTS)

@@ -20,7 +20,7 @@ cdef class Core:
         self.limit = UNLIMITED if limit is None else limit
         self.callbacks_in = callbacks_in
         self.overridden = overridden
-        self.logger = logger
+        self.given_logger = logger
         self.foreign_jobs = {}
         self.foreign_tids = {}
         self.foreign_results = {}
@@ -93,6 +93,18 @@ cdef class Core:
         self.limit = UNLIMITED if value is None else value
         measure_depth(self)
         notify(self)
+
+    @property
+    def logger(self):
+        """Logging is imported when there is something to say."""
+        if self.given_logger is None:
+            import logging
+            self.given_logger = logging.getLogger("celery_pool")
+        return self.given_logger
+
+    @logger.setter
+    def logger(self, logger):
+        self.given_logger = logger
 
     @property
     def last_tid(self):

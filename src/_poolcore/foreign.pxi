@@ -1,10 +1,6 @@
 # Results of other pools in our queue (TaskPool.add): they take part in the limit
 # and in dispatch. celery_pool/foreign.py watches those that cannot notify.
 
-from concurrent.futures import Future
-
-cdef object _Future = Future
-
 
 @cython.final
 cdef class ForeignDone:
@@ -16,12 +12,22 @@ cdef class ForeignDone:
             foreign_ended(self.core, self.tid, self.job)
 
 
+cdef object _Future = None
+
+cdef object future_class():
+    """concurrent.futures.Future, or None while nobody can have one: it is not imported."""
+    global _Future
+    if _Future is None:
+        _Future = getattr(sys.modules.get("concurrent.futures._base"), "Future", None)
+    return _Future
+
+
 cdef object add_foreign(Core core, object result, object callbacks, object errbacks,
                         object tid, object meta, object keeper):
     cdef AsyncResult job
     cdef ForeignDone done = None
     cdef uint64_t submitted
-    cdef bint is_future = type(result) is _Future
+    cdef bint is_future = type(result) is future_class()
     if not is_future:
         _foreign.check(result)
         is_future = _foreign.is_future(result)

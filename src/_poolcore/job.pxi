@@ -1,10 +1,9 @@
 # A job: the parent's record of one task. It is the AsyncResult handed to the caller.
 
-import multiprocessing.pool
+import multiprocessing
+import sys
 import threading
 from signal import SIGTERM, valid_signals
-
-cdef object _mp_async_result = multiprocessing.pool.AsyncResult
 
 
 @cython.final
@@ -28,8 +27,9 @@ cdef class AsyncResult:
     @property
     def __class__(self):
         # isinstance(result, multiprocessing.pool.AsyncResult) holds, without the
-        # instance dict and the slower construction of a subclass
-        return _mp_async_result
+        # instance dict and the slower construction of a subclass; while that module
+        # has not been imported nobody can ask
+        return getattr(sys.modules.get("multiprocessing.pool"), "AsyncResult", AsyncResult)
 
     def __repr__(self):
         return f"<AsyncResult tid={self.tid} {job_word(self)}>"

@@ -103,11 +103,12 @@ cdef int end_with(Core core, AsyncResult job, reason) except -1:
     job.channel = None
     job.outcome = REASON
     job.payload = (reason[0], {**reason[1], "tid": job_tid(job)})
-    if issubclass(reason[0], _errors.WorkerLostError):
+    counted_as = getattr(reason[0], "_counted_as", "")
+    if counted_as == "lost":
         core.lost += 1
-    elif issubclass(reason[0], _errors.TaskCancelled):
+    elif counted_as == "cancelled":
         core.cancelled += 1
-    elif issubclass(reason[0], _errors.TaskExpired):
+    elif counted_as == "expired":
         core.expired += 1
     job_collected(core, job)
     return 0

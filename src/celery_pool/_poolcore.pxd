@@ -421,7 +421,7 @@ cdef struct Loop:
 cdef class Core:
     cdef object __weakref__
     cdef unsigned fork_generation
-    cdef public object logger
+    cdef object given_logger        # None: celery_pool's own
 
     # what the pool is; submit and the waits read it
     cdef public int state

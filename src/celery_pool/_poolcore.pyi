@@ -127,7 +127,6 @@ class Core:
     state: int
     limit: int | None
     supervisor_bell: int
-    logger: logging.Logger
     ring_size: Final[int]
     segment_fd: Final[int]
     in_flight: Final[int]
@@ -149,13 +148,17 @@ class Core:
         limit: int | None,
         callbacks_in: int,
         overridden: bool,
-        logger: logging.Logger,
+        logger: logging.Logger | None,
         last_tid: int,
         ring_size: int = ...,
         pickler: Pickler = ...,
         threshold: int = ...,
         copies: bool = ...,
     ) -> None: ...
+    @property
+    def logger(self) -> logging.Logger: ...
+    @logger.setter
+    def logger(self, logger: logging.Logger | None) -> None: ...
     @property
     def last_tid(self) -> int: ...
     @property

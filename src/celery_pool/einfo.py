@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import sys
-import traceback
 from types import TracebackType
 
 __all__ = ["ExceptionInfo"]
@@ -48,4 +47,6 @@ def traceback_text(exception: BaseException) -> str:
     remote = getattr(exception.__cause__, "tb", None)
     if isinstance(remote, str):
         return remote.strip('\n"')
+    import traceback
+
     return "".join(traceback.format_exception(exception))

@@ -1,13 +1,18 @@
-"""Exceptions, one class a failure, under :class:`PoolError`."""
+"""Exceptions, one class a failure, under :class:`PoolError`.
+
+Those that are exceptions of the standard library's pools as well stand in
+errors_shared.py, which is imported when one is asked for.
+"""
 
 from __future__ import annotations
 
-import concurrent.futures
-import queue
 import signal
 import sys
 import threading
-from multiprocessing.pool import MaybeEncodingError  # type: ignore[attr-defined]
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from .errors_shared import PoolFull, ResultEncodingError, TaskCancelled
 
 __all__ = [
     "AttachError",
@@ -35,6 +40,8 @@ __all__ = [
 
 class PoolError(Exception):
     """Base of everything that this package raises by itself."""
+
+    _counted_as = ""  # the core's counter of tasks that end with it, besides `failed`
 
 
 class PoolNotRunning(PoolError, ValueError):
@@ -95,10 +102,6 @@ class AttachError(PoolError):
     """A worker found shared memory of another build of the package."""
 
 
-class PoolFull(PoolError, queue.Full):
-    """There was no slot, and the call was not to wait (any longer) for one."""
-
-
 class PayloadTooLarge(PoolError, ValueError):
     """The pickled arguments of one task take more than ``max_bytes``."""
 
@@ -112,19 +115,10 @@ class CrashLoopError(_Broken):
     """
 
 
-class TaskCancelled(PoolError, concurrent.futures.CancelledError):
-    """The task was taken back before it started; it never ran."""
-
-    def __init__(self, tid: object = None) -> None:
-        super().__init__(tid)
-        self.tid = tid
-
-    def __str__(self) -> str:
-        return f"task {self.tid} was cancelled before it started"
-
-
 class TaskExpired(PoolError):
     """The task had not started by its ``expires``; it never ran."""
+
+    _counted_as = "expired"
 
     def __init__(self, tid: object = None) -> None:
         super().__init__(tid)
@@ -209,6 +203,8 @@ class WorkerLostError(PoolError):
     counters say that it killed something for want of memory at that time.
     """
 
+    _counted_as = "lost"
+
     def __init__(
         self, pid: int, exitcode: int | None, out_of_memory: bool = False, tid: object = None
     ) -> None:
@@ -223,13 +219,6 @@ class WorkerLostError(PoolError):
         doing = "" if self.tid is None else f" while it ran task {self.tid}"
         text = f"worker {self.pid} was lost{doing}: {describe_exit(self.exitcode)}"
         return f"{text}, probably out of memory" if self.out_of_memory else text
-
-
-class ResultEncodingError(PoolError, MaybeEncodingError):  # type: ignore[misc]
-    """The task's result could not be pickled in the worker."""
-
-    def __str__(self) -> str:
-        return f"the result {self.value} could not be pickled: {self.exc}"
 
 
 class ResultDecodingError(PoolError):
@@ -266,3 +255,14 @@ def report_unraisable(where: str) -> None:
     """Prints the current exception where nobody can be told."""
     print(f"celery_pool: {where}", file=sys.stderr)
     sys.excepthook(*sys.exc_info())
+
+
+if not TYPE_CHECKING:  # or any name would pass the type checkers
+
+    def __getattr__(name):
+        if name not in __all__:
+            raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+        from . import errors_shared
+
+        value = globals()[name] = getattr(errors_shared, name)
+        return value

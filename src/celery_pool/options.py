@@ -3,15 +3,12 @@
 from __future__ import annotations
 
 import contextlib
-import inspect
-import logging
 import multiprocessing
 import operator
 import signal
 import threading
 from collections.abc import Callable, Iterable
 from multiprocessing.context import BaseContext
-from typing import Any, Literal
 
 from ._poolcore import CallbacksIn, Core
 from .child import blas
@@ -19,7 +16,13 @@ from .child.plan import WorkerPlan, stack_signal
 from .host.cpus import usable_cpus
 from .supervision.policy import Policy
 from .wire import picklers
-from .wire.picklers import Pickler
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    import logging
+    from typing import Any, Literal
+
+    from .wire.picklers import Pickler
 
 #: Bytes; measured by benchmarks/workloads/payload.py, see docs/performance.md.
 SEGMENT_THRESHOLD = 16384
@@ -193,7 +196,7 @@ class PoolOptions:
         )
 
     def new_core(
-        self, limit: int | None, overridden: bool, logger: logging.Logger, last_tid: int
+        self, limit: int | None, overridden: bool, logger: logging.Logger | None, last_tid: int
     ) -> Core:
         """The compiled core of one run.
 
@@ -246,6 +249,8 @@ def _count_or_none(name: str, value: Any, least: int = 1) -> int | None:
 
 def _arguments_taken(finalizer: Callable[..., object]) -> int:
     """How many of (pid, exitcode) it is called with: those it needs, or names."""
+    import inspect
+
     try:
         signature = inspect.signature(finalizer)
     except ValueError:  # of a builtin that does not tell

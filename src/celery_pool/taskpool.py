@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 import signal
 import threading
 import time
@@ -11,20 +10,53 @@ from collections.abc import Callable, Hashable, Iterable
 from multiprocessing import util
 from multiprocessing.context import BaseContext
 from types import TracebackType
-from typing import Any, Literal, Protocol, Self
 
 from ._poolcore import AsyncResult, Core, PoolState, TaskPoolBase
 from .einfo import ExceptionInfo
 from .errors import PoolError, PoolRunning
 from .options import SEGMENT_THRESHOLD, PoolOptions, count
-from .reports import DrainReport, Statistics
 from .supervision.policy import Phase
 from .supervision.supervisor import Supervisor
-from .wire.picklers import Pickler
 from .wire.remote import without_frames
 
-Callback = Callable[[Any, Any], object]
-Callbacks = Callback | Iterable[Callback] | None
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    import logging
+    from typing import Any, Literal, Protocol, Self
+
+    from .reports import DrainReport, Statistics
+    from .wire.picklers import Pickler
+
+    Callback = Callable[[Any, Any], object]
+    Callbacks = Callback | Iterable[Callback] | None
+
+    class LoopSide(Protocol):
+        """One run of a pool as an event loop sees it, in the loop's thread alone."""
+
+        @property
+        def running(self) -> bool:
+            """Whether the pool takes tasks."""
+
+        @property
+        def in_flight(self) -> int:
+            """Submitted and not collected."""
+
+        @property
+        def pending(self) -> int:
+            """Whose callbacks have not returned."""
+
+        @property
+        def reaped(self) -> int:
+            """How many have ended, callbacks included."""
+
+        def hush(self) -> object:
+            """The loop looks by itself, by poll(), until listen()."""
+
+        def listen(self) -> None:
+            """The loop is about to sleep at the pool's descriptor."""
+
+        def poll(self) -> int:
+            """Reaps what has ended, without waiting; returns how many."""
 
 
 class TaskPool(TaskPoolBase):
@@ -205,7 +237,7 @@ class TaskPool(TaskPoolBase):
             copy=copy,
         )
         self.reap_timeout = reap_timeout
-        self._logger = logger or logging.getLogger("celery_pool")
+        self._logger = logger
         self.processes = options.processes
         self._supervisor: Supervisor | None = None
         self._finalizer: util.Finalize | None = None
@@ -306,6 +338,8 @@ class TaskPool(TaskPoolBase):
 
         Not inside a callback.
         """
+        from .reports import DrainReport
+
         self._core.check_process()
         core = self._core
         if core.inside_callback:
@@ -497,14 +531,16 @@ class TaskPool(TaskPoolBase):
     @property
     def logger(self) -> logging.Logger:
         """For callbacks that raise and what happens to workers."""
-        return self._logger
+        return self._core.logger
 
     @logger.setter
     def logger(self, logger: logging.Logger | None) -> None:
-        self._logger = self._core.logger = logger or logging.getLogger("celery_pool")
+        self._logger = self._core.logger = logger
 
     def statistics(self) -> Statistics:
         """A snapshot of the pool's counters since ``run()``."""
+        from .reports import Statistics
+
         core = self._core
         return Statistics(
             submitted=core.submitted,
@@ -641,35 +677,6 @@ class TaskPool(TaskPoolBase):
         return f"{core.state_name()} {what} in_flight={core.in_flight}"
 
 
-class LoopSide(Protocol):
-    """One run of a pool as an event loop sees it, in the loop's thread alone."""
-
-    @property
-    def running(self) -> bool:
-        """Whether the pool takes tasks."""
-
-    @property
-    def in_flight(self) -> int:
-        """Submitted and not collected."""
-
-    @property
-    def pending(self) -> int:
-        """Whose callbacks have not returned."""
-
-    @property
-    def reaped(self) -> int:
-        """How many have ended, callbacks included."""
-
-    def hush(self) -> object:
-        """The loop looks by itself, by poll(), until listen()."""
-
-    def listen(self) -> None:
-        """The loop is about to sleep at the pool's descriptor."""
-
-    def poll(self) -> int:
-        """Reaps what has ended, without waiting; returns how many."""
-
-
 def _end(core: Core, supervisor: Supervisor) -> None:
     """The pool was dropped, or the interpreter ends."""
     supervisor.at_exit = util.is_exiting()
@@ -681,4 +688,4 @@ def _end(core: Core, supervisor: Supervisor) -> None:
         supervisor.join_threads()
 
 
-__all__ = ["AsyncResult", "DrainReport", "Statistics", "TaskPool"]
+__all__ = ["AsyncResult", "TaskPool"]

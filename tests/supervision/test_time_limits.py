@@ -158,7 +158,8 @@ def test_hard_ends_the_task_by_name(pool, kind):
 
 
 def test_hard_under_each_start_method(pool, start_method):
-    p = pool(4, processes=2, timeout=0.2)
+    # its module is imported with the plan, not within the limit
+    p = pool(4, processes=2, timeout=0.2, initializer=id, initargs=(limit_targets.endless,))
     old = p.get_worker_pids()
     results = [p.apply_async(limit_targets.endless, ("sleep",)) for _ in range(2)]
     for r in results:

@@ -8,7 +8,10 @@ import time
 import weakref
 from collections.abc import Callable
 
-from ..taskpool import LoopSide
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from ..taskpool import LoopSide
+
 
 #: Rounds of the loop in which the pool looks in vain before it waits for its descriptor.
 LOOKS = 10

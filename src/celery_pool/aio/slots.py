@@ -6,7 +6,9 @@ import asyncio
 import sys
 from collections import deque
 
-from ..taskpool import LoopSide
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from ..taskpool import LoopSide
 
 
 class Slots:

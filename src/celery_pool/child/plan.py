@@ -15,18 +15,21 @@ import os
 import pickle
 import signal
 import socket
+from collections import namedtuple
 from collections.abc import Callable
-from dataclasses import dataclass
-from typing import Any, NamedTuple
+from types import SimpleNamespace
 
-from ..wire.picklers import Pickler
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import Any
+
+    from ..wire.picklers import Pickler
 
 #: Exit code of a worker that found shared memory of another build of the package.
 ATTACH_FAILED = 78
 
 
-@dataclass(frozen=True)
-class WorkerPlan:
+class WorkerPlan(SimpleNamespace):
     """What all workers of a pool have in common; pickled under spawn and forkserver."""
 
     template_initializer: Callable[..., object] | None
@@ -49,15 +52,10 @@ class WorkerPlan:
     leave_on: tuple[type[BaseException], ...]
 
 
-class WorkerFds(NamedTuple):
-    """Descriptors of one worker, in the order in which they are sent."""
-
-    pool_segment: int
-    parent_bell: int
-    segment: int
-    bell: int
-    lifeline: int
-    stack_pipe: int
+#: Descriptors of one worker, in the order in which they are sent.
+WorkerFds = namedtuple(
+    "WorkerFds", ["pool_segment", "parent_bell", "segment", "bell", "lifeline", "stack_pipe"]
+)
 
 
 def stack_signal() -> int:

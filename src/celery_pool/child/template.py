@@ -19,14 +19,16 @@ import os
 import selectors
 import signal
 import socket
-from dataclasses import dataclass, field
 from multiprocessing.context import ForkProcess
-from typing import Any
 
 from ..wire.remote import dump_error, shortened
 from . import blas
 from .plan import LONGEST_MESSAGE, WorkerFds, WorkerPlan, receive, send
 from .worker import show_name, worker_main
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import Any
 
 
 def template_main(sock: socket.socket, plan: WorkerPlan, pool_name: str) -> None:
@@ -76,12 +78,12 @@ class _Worker(ForkProcess):
         self._identity = (*parents, index + 1)
 
 
-@dataclass
 class Template:
-    sock: socket.socket
-    plan: WorkerPlan
-    pool_name: str
-    children: dict[int, _Worker] = field(default_factory=dict)
+    def __init__(self, sock: socket.socket, plan: WorkerPlan, pool_name: str) -> None:
+        self.sock = sock
+        self.plan = plan
+        self.pool_name = pool_name
+        self.children: dict[int, _Worker] = {}
 
     def initialize(self) -> bool:
         """What all workers are to find done, and share the memory of."""

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import math
 import os
-from pathlib import Path
 
 
 def usable_cpus() -> int:
@@ -17,12 +16,10 @@ def usable_cpus() -> int:
     return count if quota is None else max(1, min(count, math.ceil(quota)))
 
 
-def cgroup_quota(
-    root: Path = Path("/sys/fs/cgroup"), proc: Path = Path("/proc/self/cgroup")
-) -> float | None:
+def cgroup_quota(root: str = "/sys/fs/cgroup", proc: str = "/proc/self/cgroup") -> float | None:
     """The smallest CPU quota of the cgroups that hold this process; None without one."""
     try:
-        lines = proc.read_text().splitlines()
+        lines = _read(proc).splitlines()
     except OSError:
         return None
     quotas = []
@@ -31,31 +28,34 @@ def cgroup_quota(
         if controllers == "":
             base, read = root, _quota_v2
         elif "cpu" in controllers.split(","):
-            base, read = root / "cpu", _quota_v1
+            base, read = f"{root}/cpu", _quota_v1
         else:
             continue
-        group = base / path.lstrip("/")
-        for level in (group, *group.parents):
-            if level != base and base not in level.parents:
-                break
-            quota = read(level)
+        levels = [name for name in path.split("/") if name]
+        for depth in range(len(levels), -1, -1):
+            quota = read("/".join([base, *levels[:depth]]))
             if quota is not None:
                 quotas.append(quota)
     return min(quotas, default=None)
 
 
-def _quota_v2(group: Path) -> float | None:
+def _quota_v2(group: str) -> float | None:
     try:
-        limit, period = (group / "cpu.max").read_text().split()
+        limit, period = _read(f"{group}/cpu.max").split()
         return None if limit == "max" else int(limit) / int(period)
     except (OSError, ValueError):
         return None
 
 
-def _quota_v1(group: Path) -> float | None:
+def _quota_v1(group: str) -> float | None:
     try:
-        limit = int((group / "cpu.cfs_quota_us").read_text())
-        period = int((group / "cpu.cfs_period_us").read_text())
+        limit = int(_read(f"{group}/cpu.cfs_quota_us"))
+        period = int(_read(f"{group}/cpu.cfs_period_us"))
         return limit / period if limit > 0 else None
     except (OSError, ValueError):
         return None
+
+
+def _read(path: str) -> str:
+    with open(path, encoding="ascii", errors="replace") as file:
+        return file.read()

@@ -10,14 +10,16 @@ from __future__ import annotations
 import contextlib
 import os
 import threading
-from typing import Protocol
 from weakref import WeakSet
 
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import Protocol
 
-class Owner(Protocol):
-    def owned_fds(self) -> set[int]:
-        """Descriptors to close in a forked child; -1 is ignored."""
-        ...
+    class Owner(Protocol):
+        def owned_fds(self) -> set[int]:
+            """Descriptors to close in a forked child; -1 is ignored."""
+            ...
 
 
 #: Held while descriptors are made until their owner knows them; a fork waits for it.

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-from pathlib import Path
 
 _PAGE_KIB = os.sysconf("SC_PAGE_SIZE") // 1024
 
@@ -24,9 +23,9 @@ class OutOfMemoryKills:
 
     def __init__(self) -> None:
         self._files = [
-            (Path("/proc/vmstat"), "oom_kill"),
-            *((path / "memory.events", "oom_kill") for path in _cgroups("", "")),
-            *((path / "memory.oom_control", "oom_kill") for path in _cgroups("memory", "memory")),
+            ("/proc/vmstat", "oom_kill"),
+            *((f"{path}/memory.events", "oom_kill") for path in _cgroups("", "")),
+            *((f"{path}/memory.oom_control", "oom_kill") for path in _cgroups("memory", "memory")),
         ]
         self._seen = self._count()
 
@@ -39,7 +38,7 @@ class OutOfMemoryKills:
         total = 0
         for path, name in self._files:
             try:
-                for line in path.read_text().splitlines():
+                for line in _read(path).splitlines():
                     key, _, value = line.partition(" ")
                     if key == name:
                         total += int(value)
@@ -48,14 +47,19 @@ class OutOfMemoryKills:
         return total
 
 
-def _cgroups(controller: str, folder: str) -> list[Path]:
+def _cgroups(controller: str, folder: str) -> list[str]:
     """The folder of this process's cgroup for a controller ("": version 2)."""
     try:
-        lines = Path("/proc/self/cgroup").read_text().splitlines()
+        lines = _read("/proc/self/cgroup").splitlines()
     except OSError:
         return []
     return [
-        Path("/sys/fs/cgroup", folder, path.lstrip("/"))
+        os.path.join("/sys/fs/cgroup", folder, path.lstrip("/"))
         for _, names, path in (line.split(":", 2) for line in lines)
         if controller in names.split(",")
     ]
+
+
+def _read(path: str) -> str:
+    with open(path, encoding="ascii", errors="replace") as file:
+        return file.read()

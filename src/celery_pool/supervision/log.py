@@ -4,10 +4,7 @@ of the record (`event`, `pid`, `exitcode`, `signal`, `tid`, `function`)."""
 from __future__ import annotations
 
 import contextlib
-import logging
 import time
-from collections.abc import Callable, Hashable
-from typing import Any
 
 from .. import _poolcore
 from ..errors import describe_exit, report_unraisable, signal_name
@@ -15,10 +12,18 @@ from .restarts import Row
 from .verdicts import UNPLANNED
 from .worker_process import WorkerProcess
 
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Callable, Hashable
+    from typing import Any
+
+    Task = tuple[Hashable, Callable[..., Any] | None]  # (tid, target where it is known)
+
 #: Failed starts come in crowds: one in so many seconds is logged.
 FAILED_START_INTERVAL = 10.0
 
-Task = tuple[Hashable, Callable[..., Any] | None]  # (tid, target where it is known)
+#: logging's levels; the module itself is imported when something is said.
+DEBUG, INFO, WARNING, ERROR = 10, 20, 30, 40
 
 _LIMITS = {
     "soft_limit": "is past its soft limit in worker {pid}",
@@ -45,13 +50,13 @@ class Log:
                 self._died(worker, task, out_of_memory)
         else:
             text = f"worker {{pid}} has ended: {key}"
-            self.say(logging.DEBUG, "ended", text, worker)
+            self.say(DEBUG, "ended", text, worker)
 
     def _died(self, worker: WorkerProcess, task: Task | None, out_of_memory: bool) -> None:
         how = describe_exit(worker.exitcode) + ", probably out of memory" * out_of_memory
         if task is not None:
             how += f", while it ran {_described(task)}"
-        self.say(logging.WARNING, "died", "worker {pid} died: " + how, worker, task)
+        self.say(WARNING, "died", "worker {pid} died: " + how, worker, task)
 
     def start_failed(self, worker: WorkerProcess | None, cause: BaseException, row: Row) -> None:
         """And is tried again; `row`: of the outage, if it is one."""
@@ -61,38 +66,38 @@ class Log:
         self._failed_start_due = now + FAILED_START_INTERVAL
         lasts = f" ({row.length} in a row, for {now - row.since:.0f} s)" if row.length > 1 else ""
         text = f"the start of a worker has failed{lasts}: it is tried again, tasks wait"
-        self.say(logging.ERROR, "start_failed", text, worker, cause=cause)
+        self.say(ERROR, "start_failed", text, worker, cause=cause)
 
     def replaced(self, worker: WorkerProcess) -> None:
-        self.say(logging.INFO, "restarted", "worker {pid} has taken a dead one's place", worker)
+        self.say(INFO, "restarted", "worker {pid} has taken a dead one's place", worker)
 
     def outage_over(self, worker: WorkerProcess, row: Row) -> None:
         lasted = time.monotonic() - row.since
         text = f"workers can be started again: {row.length} starts failed within {lasted:.1f} s"
-        self.say(logging.WARNING, "outage_over", text, worker)
+        self.say(WARNING, "outage_over", text, worker)
 
     def limit(self, event: str, worker: WorkerProcess, task: Task | None, signum: int = 0) -> None:
         """A limit that hit a task, or somebody who ended it."""
         what = "a task" if task is None else _described(task)
-        level = logging.INFO if event == "terminated" else logging.WARNING  # the program's own act
+        level = INFO if event == "terminated" else WARNING  # the program's own act
         self.say(level, event, f"{what} {_LIMITS[event]}", worker, task, signum=signum)
 
     def garbage(self, worker: WorkerProcess) -> None:
         text = "worker {pid} has written what no worker writes: it is killed"
-        self.say(logging.ERROR, "garbage", text, worker)
+        self.say(ERROR, "garbage", text, worker)
 
     def stuck(self, worker: WorkerProcess) -> None:
-        self.say(logging.ERROR, "stuck", "worker {pid} does not leave: it is killed", worker)
+        self.say(ERROR, "stuck", "worker {pid} does not leave: it is killed", worker)
 
     def template_is_silent(self) -> None:
         text = "the template process does not answer: it is replaced"
-        self.say(logging.ERROR, "template", text)
+        self.say(ERROR, "template", text)
 
     def broken(self, what: str, cause: BaseException) -> None:
-        self.say(logging.ERROR, "broken", f"the pool is broken: {what}", cause=cause)
+        self.say(ERROR, "broken", f"the pool is broken: {what}", cause=cause)
 
     def not_told(self, function: Callable[..., object], error: BaseException) -> None:
-        self.say(logging.ERROR, "callback", f"callback {function!r} raised", cause=error)
+        self.say(ERROR, "callback", f"callback {function!r} raised", cause=error)
 
     def say(
         self,

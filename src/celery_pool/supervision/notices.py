@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable
-from queue import SimpleQueue
-from typing import Any
+from _queue import SimpleQueue
 
 from .log import Log
 
-Notice = tuple[Callable[..., object], tuple[Any, ...]]
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from typing import Any
+
+    Notice = tuple[Callable[..., object], tuple[Any, ...]]
 
 
 class Notices:

@@ -3,12 +3,17 @@
 from __future__ import annotations
 
 import enum
-from collections.abc import Callable
-from dataclasses import dataclass
-from typing import Any
+from types import SimpleNamespace
 
-#: Why a task or the pool ends: the exception's class, and its arguments by name.
-Reason = tuple[type[BaseException], dict[str, Any]]
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from typing import Any
+
+    #: Why a task or the pool ends: the exception's class, and its arguments by name.
+    Reason = tuple[type[BaseException], dict[str, Any]]
+else:
+    Reason = tuple
 
 
 class Phase(enum.Enum):
@@ -18,8 +23,7 @@ class Phase(enum.Enum):
     ENDED = enum.auto()
 
 
-@dataclass(frozen=True)
-class Policy:
+class Policy(SimpleNamespace):
     """How workers are kept; seconds and KiB."""
 
     start_timeout: float

@@ -10,13 +10,15 @@ import signal
 import socket
 import time
 from collections.abc import Iterator
-from multiprocessing import resource_tracker
 from multiprocessing.context import BaseContext
 from multiprocessing.process import BaseProcess
-from typing import Any
 
 from ..child import template
 from ..child.plan import WorkerPlan, receive, send
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import Any
 
 #: How long the template may take to end, in seconds.
 TEMPLATE_GRACE = 2.0
@@ -125,6 +127,8 @@ def _has_exited(process: BaseProcess, pidfd: int) -> bool:
 def _without_sigint(context: BaseContext) -> Iterator[None]:
     """A process started meanwhile is deaf to Ctrl-C until it has set itself up."""
     if context.get_start_method() != "fork":
+        from multiprocessing import resource_tracker
+
         resource_tracker.ensure_running()  # its own start would unblock SIGINT
     mask = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
     try:

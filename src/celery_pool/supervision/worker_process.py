@@ -7,7 +7,6 @@ import enum
 import os
 import select
 import signal
-from dataclasses import dataclass, field
 
 from .._poolcore import Channel
 from ..child.plan import stack_signal
@@ -31,7 +30,6 @@ class Stage(enum.IntEnum):
     DEAD = enum.auto()  # for certain; its tasks wait to be recovered
 
 
-@dataclass(eq=False)
 class WorkerProcess:
     """From the request to the template until it is buried.
 
@@ -39,24 +37,35 @@ class WorkerProcess:
     same pid.
     """
 
-    serial: int
-    channel: Channel
-    lifeline: int  # write end; closing it kills the worker
-    stack_pipe: int  # read end; the worker's faulthandler writes to the other
-    asked: float  # when the template was, monotonic seconds
-    start_by: float  # when it has to be ready
-    pid: int = 0
-    pidfd: int = -1
-    stage: Stage = Stage.ASKED
-    ready: bool = False  # has reached that stage
-    orphan: bool = False  # its template is gone, and with it the exit code
-    leave_by: float = NEVER  # when it is killed that does not leave, monotonic seconds
-    exitcode: int | None = None
-    bury_at: float = 0.0  # when to give up waiting for the exit code, monotonic seconds
-    why: str | None = None  # we end it: the key under which its exit is counted
-    start_error: BaseException | None = None  # why it never came to be ready, if we know
-    steps: list[tuple[float, int]] = field(default_factory=list)  # (when, signal), sorted
-    group: bool = False  # leads a process group, which is killed with it
+    def __init__(
+        self,
+        serial: int,
+        channel: Channel,
+        lifeline: int,
+        stack_pipe: int,
+        asked: float,
+        start_by: float,
+        *,
+        group: bool = False,
+    ) -> None:
+        self.serial = serial
+        self.channel = channel
+        self.lifeline = lifeline  # write end; closing it kills the worker
+        self.stack_pipe = stack_pipe  # read end; the worker's faulthandler writes to the other
+        self.asked = asked  # when the template was, monotonic seconds
+        self.start_by = start_by  # when it has to be ready
+        self.pid = 0
+        self.pidfd = -1
+        self.stage = Stage.ASKED
+        self.ready = False  # has reached that stage
+        self.orphan = False  # its template is gone, and with it the exit code
+        self.leave_by = NEVER  # when it is killed that does not leave, monotonic seconds
+        self.exitcode: int | None = None
+        self.bury_at = 0.0  # when to give up waiting for the exit code, monotonic seconds
+        self.why: str | None = None  # we end it: the key under which its exit is counted
+        self.start_error: BaseException | None = None  # why it never came to be ready, if we know
+        self.steps: list[tuple[float, int]] = []  # (when, signal), sorted
+        self.group = group  # leads a process group, which is killed with it
 
     def enter(self, stage: Stage) -> None:
         self.stage = stage

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
-import pickletools
 from collections.abc import Callable
-from typing import Any
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import Any
 
 _GLOBAL_BY_NAME = {
     "PROTO", "FRAME", "SHORT_BINUNICODE", "BINUNICODE", "MEMOIZE", "STACK_GLOBAL", "GLOBAL", "STOP",
@@ -16,6 +18,8 @@ def pickled_global(target: Callable[..., Any], dumps: Callable[..., bytes]) -> b
     and a qualified name; None if it carries anything else (a registered reducer, or
     another pickler's `dumps`, may pickle functions by value). Raises what pickling raises."""
     pickled = dumps(target, 5)
+    import pickletools
+
     try:
         opcodes = {opcode.name for opcode, _, _ in pickletools.genops(pickled)}
     except ValueError:  # another pickler's own format

@@ -2,25 +2,26 @@
 
 from __future__ import annotations
 
-import importlib
 import pickle
 from collections.abc import Callable
 from types import ModuleType
-from typing import Any, Protocol
 
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import Any, Protocol
 
-class Pickler(Protocol):
-    """The functions of the module pickle that a pool needs; cloudpickle has them, too."""
+    class Pickler(Protocol):
+        """The functions of the module pickle that a pool needs; cloudpickle has them, too."""
 
-    @property
-    def dumps(self) -> Callable[..., bytes]:
-        """``dumps(obj, protocol, buffer_callback=None)``."""
-        ...
+        @property
+        def dumps(self) -> Callable[..., bytes]:
+            """``dumps(obj, protocol, buffer_callback=None)``."""
+            ...
 
-    @property
-    def loads(self) -> Callable[..., Any]:
-        """``loads(data, buffers=())``."""
-        ...
+        @property
+        def loads(self) -> Callable[..., Any]:
+            """``loads(data, buffers=())``."""
+            ...
 
 
 def checked(pickler: Pickler | None) -> Pickler:
@@ -40,4 +41,10 @@ def to_send(pickler: Pickler) -> Pickler | str:
 
 def received(sent: Pickler | str) -> Pickler:
     """In the worker: what :func:`to_send` stood for."""
-    return importlib.import_module(sent) if isinstance(sent, str) else sent
+    if not isinstance(sent, str):
+        return sent
+    if sent == pickle.__name__:
+        return pickle
+    from importlib import import_module
+
+    return import_module(sent)

@@ -9,13 +9,15 @@ from __future__ import annotations
 
 import pickle
 import sys
-import traceback
-from multiprocessing.pool import RemoteTraceback  # type: ignore[attr-defined]
 from multiprocessing.reduction import ForkingPickler
 from types import TracebackType
 
 from ..einfo import ExceptionInfo
-from ..errors import PoolError, ResultDecodingError, ResultEncodingError
+from ..errors import PoolError, ResultDecodingError
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from ..errors import ResultEncodingError
 
 LONGEST_SHORT_TEXT = 1000
 
@@ -70,6 +72,8 @@ def dump_error(error: BaseException) -> bytes:
 def _formatted(error: BaseException, tb: TracebackType | None) -> str:
     """The traceback as text. Formatting may fail: it warns about some modules, and warnings may
     be errors."""
+    import traceback
+
     try:
         return "".join(traceback.format_exception(type(error), error, tb))
     except Exception as problem:
@@ -101,21 +105,29 @@ def load_error(data: bytes) -> BaseException:
     if not isinstance(exception, BaseException):
         exception = UnpicklableError(type_name, message, why)
     # not by the class's own __setattr__, which may forbid it
-    BaseException.__setattr__(exception, "__cause__", RemoteTraceback(text))
+    BaseException.__setattr__(exception, "__cause__", _remote_traceback(text))
     return exception
+
+
+def _remote_traceback(text: str) -> Exception:
+    from multiprocessing.pool import RemoteTraceback  # type: ignore[attr-defined]
+
+    return RemoteTraceback(text)  # type: ignore[no-any-return]
 
 
 def without_frames(error: Exception) -> Exception:
     """In the parent: an error of a submission as the outcome of its task. Its traceback
     becomes text: the frames would keep what the callers hold, that outcome among it."""
     text = _formatted(error, error.__traceback__)
-    BaseException.__setattr__(error, "__cause__", RemoteTraceback(text))
+    BaseException.__setattr__(error, "__cause__", _remote_traceback(text))
     error.__context__ = None
     return error.with_traceback(None)
 
 
 def encoding_error(error: Exception, result: object) -> ResultEncodingError:
     """In the worker: what a task fails with whose result cannot be pickled."""
+    from ..errors import ResultEncodingError
+
     try:
         shown = repr(result)
     except Exception:
@@ -151,6 +163,8 @@ def exit_status(error: BaseException | None) -> int:
             print(error.code, file=sys.stderr)
             status = 1
     elif error is not None:
+        import traceback
+
         traceback.print_exception(error)
         status = 1
     sys.stdout.flush()
