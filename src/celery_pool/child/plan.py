@@ -66,6 +66,7 @@ def stack_signal() -> int:
 # ---- the template's messages ----
 
 LONGEST_MESSAGE = 1 << 16
+_CLOEXEC = getattr(socket, "MSG_CMSG_CLOEXEC", 0)
 
 
 def send(sock: socket.socket, message: tuple[Any, ...], fds: list[int]) -> None:
@@ -75,7 +76,8 @@ def send(sock: socket.socket, message: tuple[Any, ...], fds: list[int]) -> None:
 def receive(sock: socket.socket) -> tuple[tuple[Any, ...] | None, list[int]]:
     """(message, descriptors); the message is None at the end. Descriptors are
     non-inheritable, as all that Python makes."""
-    data, fds, _, _ = socket.recv_fds(sock, LONGEST_MESSAGE, 16)
-    for fd in fds:
-        os.set_inheritable(fd, False)
+    data, fds, _, _ = socket.recv_fds(sock, LONGEST_MESSAGE, 16, _CLOEXEC)
+    if not _CLOEXEC:
+        for fd in fds:
+            os.set_inheritable(fd, False)
     return (pickle.loads(data) if data else None), fds

@@ -16,14 +16,14 @@ import contextvars
 import gc
 import multiprocessing
 import os
-import selectors
+import select
 import signal
 import socket
-from multiprocessing.context import ForkProcess
 
 from ..wire.remote import dump_error, shortened
 from . import blas
 from .plan import LONGEST_MESSAGE, WorkerFds, WorkerPlan, receive, send
+from .process import Forker
 from .worker import show_name, worker_main
 
 TYPE_CHECKING = False
@@ -50,7 +50,6 @@ def _template_main(sock: socket.socket, plan: WorkerPlan, pool_name: str) -> Non
         os._exit(1)
     if plan.blas_threads is not None and not plan.blas_spare:
         blas.limit_loaded(plan.blas_threads)
-    gc.freeze()  # the collector of a worker would touch, and so copy, every page it inherits
     template.serve()
     os._exit(0)  # workers are the parent's to end: do not wait for them
 
@@ -66,24 +65,12 @@ def reset_signals() -> None:
     signal.pthread_sigmask(signal.SIG_SETMASK, ())
 
 
-class _Worker(ForkProcess):
-    """Forked from here, but what its tasks see of multiprocessing is what they would see in
-    a worker of multiprocessing's own pool."""
-
-    _start_method = None  # type: ignore[assignment]  # the template's, which is the pool's
-
-    def __init__(self, index: int, **options: Any) -> None:
-        super().__init__(**options)
-        *parents, _ = multiprocessing.current_process()._identity
-        self._identity = (*parents, index + 1)
-
-
 class Template:
     def __init__(self, sock: socket.socket, plan: WorkerPlan, pool_name: str) -> None:
         self.sock = sock
         self.plan = plan
         self.pool_name = pool_name
-        self.children: dict[int, _Worker] = {}
+        self.children: dict[int, int] = {}  # pids by serial number
 
     def initialize(self) -> bool:
         """What all workers are to find done, and share the memory of."""
@@ -105,20 +92,21 @@ class Template:
         child_bell, ring = os.pipe()
         os.set_blocking(child_bell, False)
         os.set_blocking(ring, False)
-        self.own_fds = [self.sock.fileno(), child_bell, ring]
+        self.forker = Forker(worker_main)
+        self.own_fds = [self.sock.fileno(), child_bell, ring, *self.forker.fds]
         signal.signal(signal.SIGCHLD, _nothing)
         signal.set_wakeup_fd(ring, warn_on_full_buffer=False)
-        with selectors.DefaultSelector() as selector:
-            self.own_fds.append(selector.fileno())
-            selector.register(self.sock, selectors.EVENT_READ)
-            selector.register(child_bell, selectors.EVENT_READ)
-            while True:
-                for key, _ in selector.select():
-                    if key.fd == child_bell:
-                        os.read(child_bell, 4096)
-                        self.report_exits()
-                    elif not self.answer():
-                        return
+        poll = select.poll()
+        poll.register(self.sock, select.POLLIN)
+        poll.register(child_bell, select.POLLIN)
+        gc.freeze()  # the collector of a worker would touch, and so copy, every page it inherits
+        while True:
+            for fd, _ in poll.poll():
+                if fd == child_bell:
+                    os.read(child_bell, 4096)
+                    self.report_exits()
+                elif not self.answer():
+                    return
 
     def answer(self) -> bool:
         """Starts the worker that the parent asks for; False: the parent is gone."""
@@ -131,19 +119,15 @@ class Template:
         serial, index = message
         pidfds = []
         try:
-            worker = _Worker(
+            pid = self.children[serial] = self.forker.fork(
                 index,
-                target=worker_main,
-                args=(self.plan, WorkerFds(*fds), self.fds_to_close(), index, self.pool_name),
-                name=f"{self.pool_name}-worker-{serial}",
+                f"{self.pool_name}-worker-{serial}",
+                *(self.plan, WorkerFds(*fds), self.own_fds, index, self.pool_name),
             )
-            worker.start()
-            assert worker.pid is not None
-            self.children[serial] = worker
             if hasattr(os, "pidfd_open"):
                 with contextlib.suppress(OSError):  # without it the parent goes by the pid
-                    pidfds.append(os.pidfd_open(worker.pid))
-            self.tell(("started", serial, worker.pid), pidfds)
+                    pidfds.append(os.pidfd_open(pid))
+            self.tell(("started", serial, pid), pidfds)
         except OSError as error:
             self.tell(("failed", serial, str(error)), [])
         finally:
@@ -151,16 +135,15 @@ class Template:
                 os.close(fd)
         return True
 
-    def fds_to_close(self) -> list[int]:
-        """What a worker inherits from here and has no use for."""
-        return self.own_fds + [child.sentinel for child in self.children.values()]
-
     def report_exits(self) -> None:
-        for serial, worker in list(self.children.items()):
-            exitcode = worker.exitcode
-            if exitcode is not None:
+        for serial, pid in list(self.children.items()):
+            try:
+                reaped, status = os.waitpid(pid, os.WNOHANG)
+                exitcode = os.waitstatus_to_exitcode(status)
+            except ChildProcessError:  # by somebody else
+                reaped, exitcode = pid, None
+            if reaped:
                 del self.children[serial]
-                worker.close()
                 self.tell(("exited", serial, exitcode), [])
 
     def tell(self, message: tuple[Any, ...], fds: list[int]) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import _signal  # type: ignore[import-not-found]  # signal wraps its functions in enums, slowly
 import faulthandler
 import functools
 import multiprocessing
@@ -29,10 +30,9 @@ def worker_main(
     :param close: descriptors inherited from the template.
     """
     signal.set_wakeup_fd(-1)
-    signal.signal(signal.SIGCHLD, signal.SIG_DFL)
-    signal.signal(
-        signal.SIGINT, signal.SIG_IGN if plan.ignore_sigint else signal.default_int_handler
-    )
+    _signal.signal(signal.SIGCHLD, _signal.SIG_DFL)
+    if not plan.ignore_sigint:  # the template does
+        _signal.signal(signal.SIGINT, signal.default_int_handler)
     for fd in close:
         os.close(fd)
     die_with_parent(fds.lifeline)
@@ -55,7 +55,7 @@ def worker_main(
         )
     except AttachError:
         sys.exit(ATTACH_FAILED)
-    signal.signal(plan.soft_signal, soft_limit_handler(end))
+    _signal.signal(plan.soft_signal, soft_limit_handler(end))
     current.become(current.CurrentWorker(end, index, pool_name))
     if plan.reseed:
         reseed()

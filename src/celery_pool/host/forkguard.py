@@ -10,7 +10,7 @@ from __future__ import annotations
 import contextlib
 import os
 import threading
-from weakref import WeakSet
+from weakref import ref
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -24,19 +24,20 @@ if TYPE_CHECKING:
 
 #: Held while descriptors are made until their owner knows them; a fork waits for it.
 lock = threading.RLock()
-_owners: WeakSet[Owner] = WeakSet()
+_owners: set[ref[Owner]] = set()  # no WeakSet: each forked child goes through it
 
 
 def guard(owner: Owner) -> None:
     """From now on a forked child closes what `owner` owns."""
-    _owners.add(owner)
+    _owners.add(ref(owner, _owners.discard))
 
 
 def _after_in_child() -> None:
     global lock
     lock = threading.RLock()
-    for owner in list(_owners):
-        for fd in owner.owned_fds():
+    for known in list(_owners):
+        owner = known()
+        for fd in () if owner is None else owner.owned_fds():
             with contextlib.suppress(OSError):
                 os.close(fd)
     _owners.clear()
