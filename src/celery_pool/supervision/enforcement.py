@@ -99,11 +99,12 @@ class Enforcement:
                 continue
             limit = self._policy.memory_kill
             if limit is not None and used > limit:
+                task = self._core.task_of(worker.channel)
                 self._core.doom_running(
                     worker.channel,
                     (MemoryLimitExceeded, {"used": used, "limit": limit, "pid": worker.pid}),
                 )
-                self._log.limit("memory", worker, self._core.task_of(worker.channel))
+                self._log.limit("memory", worker, task)
                 worker.end_with("memory", signal.SIGKILL, now, 0)
                 worker.take_steps(now)
             elif (

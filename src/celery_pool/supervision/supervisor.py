@@ -10,7 +10,6 @@ from __future__ import annotations
 import contextlib
 import itertools
 import os
-import select
 import selectors
 import signal
 import threading
@@ -24,6 +23,7 @@ from ..errors import CrashLoopError, PoolTerminated, StartError, WorkerLostError
 from ..host import forkguard
 from ..host.memory import OutOfMemoryKills
 from ..wire.remote import load_error
+from .bells import Bells
 from .enforcement import Enforcement
 from .log import Log
 from .notices import Notices
@@ -87,12 +87,9 @@ class Supervisor:
             core, policy, plan.soft_signal, self._roster, self.exits, self._log, self._selector
         )
         with forkguard.lock:
-            self._bell_read, self._bell_write = os.pipe()
-            self._end_seen, self._end = os.pipe()  # the latter is closed at the end
+            self._bells = Bells()
             forkguard.guard(self)
-        os.set_blocking(self._bell_read, False)
-        os.set_blocking(self._bell_write, False)
-        self._selector.register(self._bell_read, selectors.EVENT_READ)
+        self._selector.register(self._bells.listens, selectors.EVENT_READ)
         self._supervisor = threading.Thread(
             target=self._run, name=f"{self.name}-supervisor", daemon=True
         )
@@ -102,7 +99,7 @@ class Supervisor:
 
     def owned_fds(self) -> set[int]:
         """For forkguard."""
-        fds = {self._bell_read, self._bell_write, self._end_seen, self._end}
+        fds = self._bells.fds()
         if self.phase is not Phase.ENDED:
             fds.add(self._selector.fileno())
         fds |= self._roster.release_fds()
@@ -110,8 +107,7 @@ class Supervisor:
 
     def __del__(self) -> None:
         if self.in_own_process():
-            os.close(self._end_seen)
-            os.close(self._bell_write)  # others may write to it until now
+            self._bells.close()
 
     # ---- called by the facade ----
 
@@ -128,7 +124,7 @@ class Supervisor:
             self._roster.start_template()
             for _ in range(self._roster.processes):
                 self._roster.start_worker(self.reason)
-            self.core.supervisor_bell = self._bell_write
+            self.core.supervisor_bell = self._bells.rings
             self._supervisor.start()
         except BaseException:
             self.core.supervisor_bell = -1
@@ -177,12 +173,7 @@ class Supervisor:
         """Waits until the workers are gone and everything in flight has its end;
         not from the supervisor's thread. Takes no lock."""
         if threading.current_thread() is not self._supervisor:
-            poll = select.poll()
-            poll.register(self._end_seen, select.POLLIN)
-            end = NEVER if timeout is None else time.monotonic() + timeout
-            while not poll.poll(1000 * min(LONGEST_SLEEP, max(0.0, end - time.monotonic()))):
-                if time.monotonic() >= end:
-                    break
+            self._bells.await_end(timeout)
         return self.phase is Phase.ENDED
 
     def join_threads(self) -> None:
@@ -207,8 +198,7 @@ class Supervisor:
 
     def wake(self) -> None:
         """Makes the supervisor look; from anywhere, also from a signal handler."""
-        with contextlib.suppress(OSError):
-            os.write(self._bell_write, b"w")
+        self._bells.ring()
 
     def pids(self) -> list[int]:
         return self._roster.pids()
@@ -295,6 +285,8 @@ class Supervisor:
 
     def _died_unplanned(self, worker: WorkerProcess, begun: bool) -> None:
         """`begun`: it had claimed a task."""
+        if self.start_error is not None:
+            return  # run() raises that, or the pool is broken
         cause = cause_of_death(worker)
         started = self.started.is_set()
         self._readied -= worker.ready
@@ -374,9 +366,8 @@ class Supervisor:
     def _watch(self) -> None:
         while not self._finished():
             for key, _ in self._selector.select(self._sleep()):
-                if key.fd == self._bell_read:
-                    with contextlib.suppress(BlockingIOError):
-                        os.read(self._bell_read, 4096)
+                if key.fd == self._bells.listens:
+                    self._bells.hush()
                 elif self._roster.hears(key.fileobj):
                     self._hear_template()
                 elif key.fd == key.data.pidfd:
@@ -504,7 +495,4 @@ class Supervisor:
         self._roster.close()
         self.phase = Phase.ENDED
         self._selector.close()
-        for name in ("_bell_read", "_end"):
-            fd = getattr(self, name)
-            setattr(self, name, -1)
-            os.close(fd)
+        self._bells.end()

@@ -13,7 +13,7 @@ from ..child.plan import stack_signal
 from . import stacks
 
 #: How long the text of a stack may take to arrive, and to be complete, in seconds.
-STACK_ARRIVES, STACK_COMPLETE = 0.1, 0.002
+STACK_ARRIVES, STACK_COMPLETE = 0.1, 0.02
 
 NEVER = float("inf")
 #: How long SIGKILL may take to take effect, in milliseconds.
