@@ -157,6 +157,11 @@ cdef class Core:
         channel_stop(channel)
         return channel.leaving
 
+    def report_doomed(self, Channel channel not None):
+        """The task that the worker runs, whose end is decided, ends now; the worker keeps its
+        seat until it is dead."""
+        report_doomed(self, channel)
+
     def retire(self, Channel channel not None):
         """Asks a worker to leave after the task that it runs; the others it has
         go elsewhere."""
@@ -206,11 +211,13 @@ cdef class Core:
         without foreign results."""
         return pending_jobs(self)
 
-    def set_limits(self, soft, hard, max_bytes, *, bint wake_at_first_task):
+    def set_limits(self, soft, hard, max_bytes, *, bint wake_at_first_task, soft_again=None):
         """Pool-wide limits: seconds or None, bytes or None.
 
-        :param wake_at_first_task: rings the supervisor when work begins."""
+        :param wake_at_first_task: rings the supervisor when work begins.
+        :param soft_again: seconds after which a soft limit is raised again; None: never."""
         self.deadlines.limits = limits_of(soft, hard, 0)
+        self.deadlines.soft_again = nanoseconds("soft_limit_repeat", soft_again) or NEVER_AGAIN_NS
         self.max_bytes = UNLIMITED if max_bytes is None else max_bytes
         self.wake_at_first_task = wake_at_first_task
 

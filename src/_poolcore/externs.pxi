@@ -76,6 +76,10 @@ cdef extern from "<unistd.h>" nogil:
     void c_exit "_exit"(int)
 
 
+cdef extern from "_poolcore/shield.h" nogil:
+    int cp_shield(int, int)
+    bint cp_is_shielded(int)
+
 cdef extern from "_poolcore/wait.h" nogil:
     ctypedef struct cp_word:
         pass

@@ -8,7 +8,7 @@ cdef object _heappop = heapq.heappop
 cdef object _heapify = heapq.heapify
 
 cdef enum:
-    SOFT_AGAIN_NS = 1000000000  # a soft limit that was swallowed is signalled again
+    NEVER_AGAIN_NS = 1000000000000000000    # thirty years
 
 
 cdef Limits limits_of(object soft, object hard, uint64_t expires):
@@ -115,7 +115,7 @@ cdef uint64_t check_running_task(Core core, Channel channel, uint64_t now) excep
             channel.soft_next = start + limits.soft
         if now >= channel.soft_next:
             cp_publish(&channel.header.soft_tid, job.number)
-            channel.soft_next = now + SOFT_AGAIN_NS
+            channel.soft_next = now + core.deadlines.soft_again
             core.sentences.append((channel, "soft_limit_again" if again else "soft_limit", 0))
         when = min(when, channel.soft_next)
     return when

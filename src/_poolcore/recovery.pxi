@@ -17,7 +17,8 @@ cdef int recover(Core core, Channel channel, reason, bint requeue) except -1:
         if job is None:
             break
         journal_pop(channel)
-        if job.state != PENDING:                # on_return was called for it meanwhile
+        if job.state != PENDING:                # it has been reported, or on_return was called for it
+            job.channel = None
             bury_later(core, job)
         elif requeue and frame_stands(job) and cp_claim_revoke(frame_of(job), job.number):
             parcel_unread(job)
@@ -46,6 +47,23 @@ cdef int recover(Core core, Channel channel, reason, bint requeue) except -1:
     bury(core)
     notify(core)
     return ended
+
+
+cdef int report_doomed(Core core, Channel channel) except -1:
+    cdef AsyncResult job = journal_first(channel)
+    if job is not None and job.state == PENDING and job.marks & DOOMED:
+        end_doomed(core, job, channel)
+        bury(core)
+        notify(core)
+    return 0
+
+
+cdef int end_doomed(Core core, AsyncResult job, Channel channel) except -1:
+    job_claimed(core, job, cp_peek(&frame_of(job).start))
+    job.pid = <int> channel.pid
+    end_with(core, job, doom_of(job, channel))
+    job.channel = channel       # it stands in the journal until the worker is dead
+    return 0
 
 
 cdef tuple task_of(Channel channel):

@@ -99,6 +99,17 @@ def die_with(int lifeline):
     return cp_die_with(lifeline) == 0
 
 
+def shield(int signum, long owner):
+    """This signal does not end this process, unless the process `owner` or this one itself has
+    sent it; SIGINT never does. A process that is executed here does not inherit that."""
+    check_fd(cp_shield(signum, <int> owner))
+
+
+def is_shielded(int signum):
+    """Whether nobody has set another handler since."""
+    return cp_is_shielded(signum)
+
+
 cdef int serve(WorkerEnd end) except -1:
     cdef cp_frame frame
     cdef cp_frame *shared

@@ -378,6 +378,7 @@ cdef class Deadlines:
     cdef Limits limits              # of tasks that do not say otherwise; submit reads it
     cdef uint64_t limited           # jobs in flight with a soft or hard limit
     cdef uint64_t shortest          # limit among them, ns
+    cdef uint64_t soft_again        # ns between two signals of one soft limit
     cdef uint64_t next_check        # when the supervisor looks next, CLOCK_MONOTONIC ns
     cdef list expiring              # heap of (when, number, job)
 

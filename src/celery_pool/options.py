@@ -5,9 +5,10 @@ from __future__ import annotations
 import contextlib
 import multiprocessing
 import operator
+import os
 import signal
 import threading
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Hashable, Iterable
 from multiprocessing.context import BaseContext
 
 from ._poolcore import CallbacksIn, Core
@@ -57,6 +58,7 @@ class PoolOptions:
         soft_timeout: float | None,
         timeout: float | None,
         kill_grace: float,
+        hard_grace: float | None,
         leave_timeout: float,
         kill_group: bool,
         soft_signal: int,
@@ -69,11 +71,16 @@ class PoolOptions:
         start_retries: int | None,
         on_start: Callable[[], object] | None,
         on_broken: Callable[[BaseException], object] | None,
+        on_soft_timeout: Callable[[Hashable], object] | None,
+        on_timeout: Callable[[Hashable], object] | None,
         finalizer: Callable[..., object] | None,
         reseed: bool,
         blas_threads: int | Literal["auto"] | None,
         leave_on: type[BaseException] | tuple[type[BaseException], ...],
-        ignore_sigint: bool,
+        shield: Iterable[int],
+        ignore_sigint: bool | None,
+        soft_limit_error: type[BaseException],
+        soft_limit_repeat: float | None,
         pickler: Pickler | None,
         segment_threshold: int,
         copy: bool,
@@ -92,6 +99,8 @@ class PoolOptions:
             ("finalizer", finalizer),
             ("on_start", on_start),
             ("on_broken", on_broken),
+            ("on_soft_timeout", on_soft_timeout),
+            ("on_timeout", on_timeout),
         ):
             if given is not None and not callable(given):
                 raise TypeError(f"{name} must be callable, not {type(given).__name__}")
@@ -102,12 +111,14 @@ class PoolOptions:
         for name, seconds in (
             ("start_timeout", start_timeout),
             ("kill_grace", kill_grace),
+            ("hard_grace", 0 if hard_grace is None else hard_grace),
             ("leave_timeout", leave_timeout),
             ("restart_window", restart_window),
             ("reap_timeout", 0 if reap_timeout is None else reap_timeout),
             ("spin", 0 if spin == "auto" else spin),
             ("soft_timeout", 0 if soft_timeout is None else soft_timeout),
             ("timeout", 0 if timeout is None else timeout),
+            ("soft_limit_repeat", 0 if soft_limit_repeat is None else soft_limit_repeat),
         ):
             check_seconds(name, seconds)
         self.limit = limit
@@ -120,6 +131,7 @@ class PoolOptions:
         self.max_memory = _count_or_none("max_memory_per_child", max_memory_per_child)
         self.memory_kill = _count_or_none("memory_kill", memory_kill)
         self.kill_grace = kill_grace
+        self.hard_grace = kill_grace if hard_grace is None else hard_grace
         self.leave_timeout = leave_timeout
         self.max_restarts = count("max_restarts", max_restarts)
         self.restart_window = restart_window
@@ -128,6 +140,8 @@ class PoolOptions:
         self.timeout = timeout
         self.on_start = on_start
         self.on_broken = on_broken
+        self.on_soft_timeout = on_soft_timeout
+        self.on_timeout = on_timeout
         self.max_bytes = _count_or_none("max_bytes", max_bytes)
         self.callbacks_in = _CALLBACKS_IN[callbacks_in]
         self.spin_ns, self.yields = _patience(spin, self.processes)
@@ -145,8 +159,13 @@ class PoolOptions:
             blas_threads if blas_threads == "auto" else _count_or_none("blas_threads", blas_threads)
         )
         self.leave_on = _exception_classes("leave_on", leave_on)
-        self.ignore_sigint = ignore_sigint
+        self.shield = _shield(shield, ignore_sigint)
         self.soft_signal = _soft_signal(soft_signal)
+        if self.soft_signal in self.shield:
+            raise ValueError(f"soft_signal={soft_signal!r} would never get through the shield")
+        _exception_classes("soft_limit_error", soft_limit_error)
+        self.soft_limit_error = soft_limit_error
+        self.soft_limit_repeat = soft_limit_repeat
         self.kill_group = kill_group
 
     def plan(self, processes: int) -> WorkerPlan:
@@ -169,8 +188,10 @@ class PoolOptions:
             blas_spare=blas.set_by_user() if self.blas_threads == "auto" else frozenset(),
             spin_ns=self.spin_ns,
             yields=self.yields,
-            ignore_sigint=self.ignore_sigint,
+            owner=os.getpid(),
+            shield=self.shield,
             soft_signal=self.soft_signal,
+            soft_limit_error=self.soft_limit_error,
             process_group=self.kill_group,
             pickler=picklers.to_send(self.pickler),
             segment_threshold=self.segment_threshold,
@@ -186,12 +207,15 @@ class PoolOptions:
             max_memory=self.max_memory,
             memory_kill=self.memory_kill,
             kill_grace=self.kill_grace,
+            hard_grace=self.hard_grace,
             leave_timeout=self.leave_timeout,
             max_restarts=self.max_restarts,
             restart_window=self.restart_window,
             start_retries=self.start_retries,
             on_start=self.on_start,
             on_broken=self.on_broken,
+            on_soft_timeout=self.on_soft_timeout,
+            on_timeout=self.on_timeout,
             lost_breaks_pool=lost_breaks_pool,
         )
 
@@ -218,6 +242,7 @@ class PoolOptions:
             self.soft_timeout,
             self.timeout,
             self.max_bytes,
+            soft_again=self.soft_limit_repeat,
             wake_at_first_task=self.max_memory is not None or self.memory_kill is not None,
         )
         return core
@@ -271,6 +296,21 @@ def _exception_classes(name: str, given: Any) -> tuple[type[BaseException], ...]
         if not (isinstance(one, type) and issubclass(one, BaseException)):
             raise TypeError(f"{name} must be of exception classes, not {one!r}")
     return classes
+
+
+def _shield(shield: Iterable[int], ignore_sigint: bool | None) -> tuple[int, ...]:
+    numbers = {operator.index(number) for number in shield}
+    for number in numbers:
+        if number not in signal.valid_signals() or number in (
+            signal.SIGKILL,
+            signal.SIGSTOP,
+            signal.SIGCHLD,
+            stack_signal(),
+        ):
+            raise ValueError(f"shield={shield!r}: signal {number} cannot be kept off")
+    if ignore_sigint is not None:
+        numbers = numbers - {signal.SIGINT} | ({signal.SIGINT} if ignore_sigint else set())
+    return tuple(sorted(int(number) for number in numbers))
 
 
 def _soft_signal(number: int) -> int:

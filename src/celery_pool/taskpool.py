@@ -12,8 +12,9 @@ from multiprocessing.context import BaseContext
 from types import TracebackType
 
 from ._poolcore import AsyncResult, Core, PoolState, TaskPoolBase
+from .child.plan import GROUP_SIGNALS
 from .einfo import ExceptionInfo
-from .errors import PoolError, PoolRunning
+from .errors import PoolError, PoolRunning, PoolTerminated, SoftTimeLimitExceeded
 from .options import SEGMENT_THRESHOLD, PoolOptions, count
 from .supervision.policy import Phase
 from .supervision.supervisor import Supervisor
@@ -93,13 +94,21 @@ class TaskPool(TaskPoolBase):
     :param timeout: seconds after its start when a task is killed; it fails with
         TimeLimitExceeded and its worker is replaced. None: no limit.
     :param kill_grace: seconds between the signal that asks a worker to end and
-        SIGKILL.
+        SIGKILL. The task is reported as failed within 0.2 seconds all the same.
+    :param hard_grace: the same after `timeout`; None: `kill_grace`.
     :param leave_timeout: seconds that a worker which was told to leave may take
         after its last task (for `finalizer`, and processes and threads that tasks
         have left) before it is killed.
     :param kill_group: make each worker the leader of a process group and kill the
         group with it, so that children of a task go, too.
     :param soft_signal: the signal that carries the soft limit to the worker.
+    :param soft_limit_error: the class that is raised by it.
+    :param soft_limit_repeat: seconds after which it is raised again in a task that goes on;
+        None: never.
+    :param on_soft_timeout: called as ``on_soft_timeout(tid)`` when a soft limit has been
+        signalled.
+    :param on_timeout: called as ``on_timeout(tid)`` when a task is past its `timeout`. Both
+        as `on_broken` is.
     :param max_bytes: most bytes of pickled arguments in flight; None: no limit.
     :param maxtasksperchild: tasks after which a worker is recycled; None: never. Its
         successor stands by, and is given its first task when the last result of the old
@@ -140,8 +149,12 @@ class TaskPool(TaskPoolBase):
         ``finalizer(pid)`` or ``finalizer(pid, exitcode)``, as its signature asks.
     :param leave_on: a class of exceptions, or a tuple of them: a worker whose task has
         raised one leaves, once it has told so, and is replaced. By default none.
-    :param ignore_sigint: workers ignore SIGINT, so that a Ctrl-C at the terminal is
-        the parent's alone.
+    :param shield: signals that do not end workers when their process group gets them (from
+        a terminal, ``timeout``, systemd, ``docker stop``), so that the program can drain the
+        pool. Those that the pool or its program sends to a worker still do, but for
+        SIGINT, and those that a task sends to itself. Processes that tasks start do not inherit
+        it. The template outlives them in any case.
+    :param ignore_sigint: True, False: `shield` with or without SIGINT.
     :param spin: microseconds that a waiting thread spins before it gives the CPU
         away; ``"auto"``: as suits the number of CPUs; 0: never.
     :param pickler: pickles targets, arguments and results: anything with `dumps` and
@@ -177,9 +190,14 @@ class TaskPool(TaskPoolBase):
         soft_timeout: float | None = None,
         timeout: float | None = None,
         kill_grace: float = 1.0,
+        hard_grace: float | None = None,
         leave_timeout: float = 60.0,
         kill_group: bool = False,
         soft_signal: int = signal.SIGUSR1,
+        soft_limit_error: type[BaseException] = SoftTimeLimitExceeded,
+        soft_limit_repeat: float | None = None,
+        on_soft_timeout: Callable[[Hashable], object] | None = None,
+        on_timeout: Callable[[Hashable], object] | None = None,
         max_bytes: int | None = None,
         maxtasksperchild: int | None = None,
         max_memory_per_child: int | None = None,
@@ -195,7 +213,8 @@ class TaskPool(TaskPoolBase):
         blas_threads: int | Literal["auto"] | None = None,
         finalizer: Callable[..., object] | None = None,
         leave_on: type[BaseException] | tuple[type[BaseException], ...] = (),
-        ignore_sigint: bool = True,
+        shield: Iterable[int] = GROUP_SIGNALS,
+        ignore_sigint: bool | None = None,
         pickler: Pickler | None = None,
         segment_threshold: int = SEGMENT_THRESHOLD,
         copy: bool = False,
@@ -213,9 +232,14 @@ class TaskPool(TaskPoolBase):
             soft_timeout=soft_timeout,
             timeout=timeout,
             kill_grace=kill_grace,
+            hard_grace=hard_grace,
             leave_timeout=leave_timeout,
             kill_group=kill_group,
             soft_signal=soft_signal,
+            soft_limit_error=soft_limit_error,
+            soft_limit_repeat=soft_limit_repeat,
+            on_soft_timeout=on_soft_timeout,
+            on_timeout=on_timeout,
             max_bytes=max_bytes,
             maxtasksperchild=maxtasksperchild,
             max_memory_per_child=max_memory_per_child,
@@ -231,6 +255,7 @@ class TaskPool(TaskPoolBase):
             blas_threads=blas_threads,
             finalizer=finalizer,
             leave_on=leave_on,
+            shield=shield,
             ignore_sigint=ignore_sigint,
             pickler=pickler,
             segment_threshold=segment_threshold,
@@ -240,6 +265,7 @@ class TaskPool(TaskPoolBase):
         self._logger = logger
         self.processes = options.processes
         self._supervisor: Supervisor | None = None
+        self._starting: Supervisor | None = None  # the same, until run() returns
         self._finalizer: util.Finalize | None = None
         self._run_lock = threading.Lock()
         self._core = self._new_core(options.limit, 0)
@@ -265,6 +291,7 @@ class TaskPool(TaskPoolBase):
         :raises PoolRunning: it runs already (or has not ended yet).
         :raises StartError: not ready within ``start_timeout``, or a worker died.
         :raises Exception: what the initializer raised. No process is left then.
+        :raises PoolTerminated: :meth:`terminate` or :meth:`close` was called meanwhile.
         """
         self._core.check_process()
         with self._run_lock:
@@ -277,6 +304,7 @@ class TaskPool(TaskPoolBase):
     def _has_started(self, supervisor: Supervisor) -> None:
         supervisor.core.started()
         self._supervisor = supervisor
+        self._starting = None
         if self._finalizer is not None:  # of a broken run, inside a callback of which we are
             self._finalizer.cancel()
         self._finalizer = util.Finalize(
@@ -284,12 +312,15 @@ class TaskPool(TaskPoolBase):
         )
 
     def close(self) -> None:
-        """No new tasks; those in flight go on. Idempotent."""
+        """No new tasks; those in flight go on. Idempotent. While :meth:`run` has not returned,
+        it ends the start, as :meth:`terminate` does."""
         self._core.check_process()
         core = self._core
         if core.state == PoolState.RUNNING:
             core.state = PoolState.CLOSED
             core.wake()
+        elif self._starting is not None:
+            self._starting.end_start()
 
     def join(self, timeout: float | None = None) -> bool:
         """Waits until all tasks are reaped and all workers gone.
@@ -321,10 +352,14 @@ class TaskPool(TaskPoolBase):
         errbacks run. Idempotent, and bounded in time.
 
         From any thread, from a callback, and from a signal handler: where it has
-        interrupted a call of this pool, errbacks run after the handler.
+        interrupted a call of this pool, errbacks run after the handler. While :meth:`run`
+        has not returned, it ends the start: that call raises PoolTerminated.
         """
         self._core.check_process()
+        starting = self._starting
         self._begin_kill()
+        if starting is not None and not starting.start.begun_here():
+            starting.join(None)
         supervisor = self._supervisor
         if supervisor is not None:
             supervisor.join(None)
@@ -507,13 +542,13 @@ class TaskPool(TaskPoolBase):
         or are being started to; at most ``processes``. Not those that stand by to replace
         one, and those that have done their last task and only have to end."""
         self._core.check_process()
-        return self._supervisor.pids() if self._supervisor is not None else []
+        return self._supervisor.roster.pids() if self._supervisor is not None else []
 
     @property
     def ready(self) -> int:
         """How many workers can take tasks now."""
         self._core.check_process()
-        return self._supervisor.ready() if self._supervisor is not None else 0
+        return self._supervisor.roster.ready() if self._supervisor is not None else 0
 
     @property
     def limit(self) -> int | None:
@@ -552,7 +587,7 @@ class TaskPool(TaskPoolBase):
             callback_errors=core.callback_errors,
             cancelled=core.cancelled,
             expired=core.expired,
-            workers=0 if self._supervisor is None else self._supervisor.alive(),
+            workers=0 if self._supervisor is None else self._supervisor.roster.alive(),
             exits=dict(self._supervisor.exits) if self._supervisor is not None else {},
         )
 
@@ -584,9 +619,11 @@ class TaskPool(TaskPoolBase):
             self._options.context,
             self.processes,
         )
+        self._starting = supervisor
         try:
             supervisor.begin(attended)
         except BaseException:
+            self._starting = None
             self._core = self._new_core(core.limit, core.last_tid)
             raise
         return supervisor
@@ -597,9 +634,13 @@ class TaskPool(TaskPoolBase):
         try:
             supervisor.await_ready()
         except BaseException:
+            self._starting = None
             self._core = self._new_core(core.limit, core.last_tid)
             raise
         self._has_started(supervisor)
+        if supervisor.phase is Phase.KILLING:  # somebody did not want it any more
+            self.terminate()
+            raise PoolTerminated("the pool was terminated while it started")
 
     @property
     def _start_method(self) -> str:
@@ -611,6 +652,8 @@ class TaskPool(TaskPoolBase):
 
     def _begin_kill(self) -> None:
         """The part of terminate() that does not wait."""
+        if self._starting is not None:
+            self._starting.end_start()
         core, supervisor = self._core, self._supervisor
         if supervisor is not None:
             if core.state != PoolState.BROKEN or supervisor.phase is Phase.ENDED:

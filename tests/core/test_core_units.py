@@ -407,7 +407,7 @@ def frame(size: int = 64, kind: int = 8, flags: int = 0, length: int = 0, tid: i
     return struct.pack("<IHHIIQQ", size, kind, flags, 0, length, tid, 0)
 
 
-RESULT, ERROR, ACK, DEFINE, GIVE_BACK = 8, 9, 7, 3, 11
+RESULT, ERROR, ACK, DEFINE, GIVE_BACK = 8, 9, 7, 3, 12
 ARENA = PAGE + 2 * RING
 
 GARBAGE = {

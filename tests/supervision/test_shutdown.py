@@ -235,7 +235,7 @@ def test_terminate_when_the_template_does_not_answer(pool, gate):
     p = pool(2)
     workers = p.get_worker_pids()
     r = p.apply_async(tasks.pass_gate, (gate.path,))
-    template = p._supervisor._roster.template.pid
+    template = p._supervisor.roster.template.pid
     os.kill(template, signal.SIGSTOP)
     start = time.monotonic()
     Background(p.terminate).result(20)

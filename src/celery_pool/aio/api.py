@@ -84,9 +84,9 @@ class AsyncTaskPool:
             if pool._start_method == "fork":
                 # a thread that forks leaves the child with what others have locked
                 supervisor = pool._begin_start()
-                await in_thread(pool._finish_start, supervisor)
+                await in_thread(pool._finish_start, supervisor, hurry=pool._begin_kill)
             else:
-                await in_thread(pool.run)
+                await in_thread(pool.run, hurry=pool._begin_kill)
         except asyncio.CancelledError:
             await in_thread(pool.terminate)
             raise

@@ -28,10 +28,15 @@ def _as_runtime_error(cause: StopIteration) -> RuntimeError:
     return error
 
 
-async def in_thread(function: Callable[..., T], *args: Any, abandon: bool = False) -> T:
+async def in_thread(
+    function: Callable[..., T],
+    *args: Any,
+    abandon: bool = False,
+    hurry: Callable[[], object] | None = None,
+) -> T:
     """Calls it in a thread of its own: the loop's default executor may be busy.
 
-    Cancelled, it waits for the end nevertheless, unless `abandon`.
+    Cancelled, it waits for the end nevertheless, unless `abandon`; `hurry` is called then.
     """
     loop = asyncio.get_running_loop()
     future: asyncio.Future[T] = loop.create_future()
@@ -61,6 +66,8 @@ async def in_thread(function: Callable[..., T], *args: Any, abandon: bool = Fals
         try:
             await asyncio.shield(future)
         except asyncio.CancelledError as error:
+            if hurry is not None and cancelled is None:
+                hurry()
             cancelled = error
         except BaseException:
             break

@@ -43,8 +43,10 @@ class WorkerPlan(SimpleNamespace):
     blas_spare: frozenset[str]  # environment variables that say so already
     spin_ns: int
     yields: int
-    ignore_sigint: bool
+    owner: int  # pid of the pool's process
+    shield: tuple[int, ...]  # signals that do not end a worker, unless the owner sends them
     soft_signal: int
+    soft_limit_error: type[BaseException]
     process_group: bool
     pickler: Pickler | str
     segment_threshold: int
@@ -56,6 +58,10 @@ class WorkerPlan(SimpleNamespace):
 WorkerFds = namedtuple(
     "WorkerFds", ["pool_segment", "parent_bell", "segment", "bell", "lifeline", "stack_pipe"]
 )
+
+
+#: What a process group gets: from a terminal, `timeout`, a service manager, a container's end.
+GROUP_SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGQUIT)
 
 
 def stack_signal() -> int:

@@ -22,9 +22,12 @@ import socket
 
 from ..wire.remote import dump_error, shortened
 from . import blas
-from .plan import LONGEST_MESSAGE, WorkerFds, WorkerPlan, receive, send
+from .plan import GROUP_SIGNALS, LONGEST_MESSAGE, WorkerFds, WorkerPlan, receive, send
 from .process import Forker
 from .worker import show_name, worker_main
+
+#: Python ignores them in every program.
+PYTHONS_OWN = {getattr(signal, name, 0) for name in ("SIGPIPE", "SIGXFSZ", "SIGXFZ")}
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -41,7 +44,7 @@ def _template_main(sock: socket.socket, plan: WorkerPlan, pool_name: str) -> Non
     # Its children may start processes of their own; in the parent it stays
     # daemonic, so that nothing waits for it at exit.
     multiprocessing.process.current_process()._config["daemon"] = False  # type: ignore[attr-defined]
-    reset_signals()
+    reset_signals(plan.shield)
     show_name(multiprocessing.current_process().name)
     if plan.blas_threads is not None:
         blas.limit_threads(plan.blas_threads, plan.blas_spare)
@@ -54,13 +57,14 @@ def _template_main(sock: socket.socket, plan: WorkerPlan, pool_name: str) -> Non
     os._exit(0)  # workers are the parent's to end: do not wait for them
 
 
-def reset_signals() -> None:
-    """Undoes what the embedding program has set for itself. SIGINT is ignored: a
-    Ctrl-C reaches the whole process group, and the parent decides."""
+def reset_signals(shield: tuple[int, ...]) -> None:
+    """Undoes what the embedding program has set for itself. What the whole process group gets
+    is the parent's to decide about: the template would leave orphans."""
     for number in signal.valid_signals():
-        if callable(signal.getsignal(number)):
+        if signal.getsignal(number) not in (signal.SIG_DFL, None) and number not in PYTHONS_OWN:
             signal.signal(number, signal.SIG_DFL)
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    for number in {*GROUP_SIGNALS, *shield}:
+        signal.signal(number, signal.SIG_IGN)
     signal.set_wakeup_fd(-1)
     signal.pthread_sigmask(signal.SIG_SETMASK, ())
 

@@ -15,11 +15,15 @@ from collections.abc import Callable
 from types import FrameType
 
 from .. import _poolcore
-from ..errors import AttachError, SoftTimeLimitExceeded
+from ..errors import AttachError
 from ..wire import picklers
 from ..wire.remote import dump_error
 from . import current
-from .plan import ATTACH_FAILED, WorkerFds, WorkerPlan, stack_signal
+from .plan import ATTACH_FAILED, GROUP_SIGNALS, WorkerFds, WorkerPlan, stack_signal
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import Any
 
 
 def worker_main(
@@ -31,8 +35,10 @@ def worker_main(
     """
     signal.set_wakeup_fd(-1)
     _signal.signal(signal.SIGCHLD, _signal.SIG_DFL)
-    if not plan.ignore_sigint:  # the template does
-        _signal.signal(signal.SIGINT, signal.default_int_handler)
+    for number in GROUP_SIGNALS:  # the template ignores them
+        if number not in plan.shield:
+            _signal.signal(number, default_handler(number))
+    raise_shield(plan.shield, plan.owner)
     for fd in close:
         os.close(fd)
     die_with_parent(fds.lifeline)
@@ -55,7 +61,6 @@ def worker_main(
         )
     except AttachError:
         sys.exit(ATTACH_FAILED)
-    _signal.signal(plan.soft_signal, soft_limit_handler(end))
     current.become(current.CurrentWorker(end, index, pool_name))
     if plan.reseed:
         reseed()
@@ -65,10 +70,12 @@ def worker_main(
     except BaseException as error:
         end.start_failed(dump_error(error))
         return
+    # after the initializer, which may have another idea of that signal
+    _signal.signal(plan.soft_signal, soft_limit_handler(end, plan.soft_limit_error))
     end.hello()
     try:
         end.serve()
-    except KeyboardInterrupt:  # between two tasks, with ignore_sigint=False
+    except KeyboardInterrupt:  # between two tasks, without a shield against SIGINT
         sys.exit(128 + signal.SIGINT)
     if plan.finalizer is not None:
         plan.finalizer(*(os.getpid(), os.EX_OK)[: plan.finalizer_takes])
@@ -85,11 +92,34 @@ def reseed() -> None:
         random.seed()
 
 
-def soft_limit_handler(end: _poolcore.WorkerEnd) -> Callable[[int, FrameType | None], None]:
+def raise_shield(shield: tuple[int, ...], owner: int) -> None:
+    mask = _signal.pthread_sigmask(_signal.SIG_BLOCK, shield)
+    for number in shield:
+        _signal.signal(number, default_handler(number))  # as tasks see it
+        _poolcore.shield(number, owner)
+    _signal.pthread_sigmask(_signal.SIG_SETMASK, mask)
+    # what a task forks has no such owner
+    os.register_at_fork(after_in_child=functools.partial(_lower_shield, shield))
+
+
+def _lower_shield(shield: tuple[int, ...]) -> None:
+    for number in shield:
+        if _poolcore.is_shielded(number):
+            _signal.signal(number, default_handler(number))
+
+
+def default_handler(number: int) -> Any:
+    """As it is in a new Python program."""
+    return signal.default_int_handler if number == signal.SIGINT else _signal.SIG_DFL
+
+
+def soft_limit_handler(
+    end: _poolcore.WorkerEnd, error: type[BaseException]
+) -> Callable[[int, FrameType | None], None]:
     def handler(signum: int, frame: FrameType | None) -> None:
         # it may come late: then its task is over, and another one may run
         if end.soft_limit_meant():
-            raise SoftTimeLimitExceeded("the task has run for its soft_timeout")
+            raise error("the task has run for its soft_timeout")
 
     return handler
 

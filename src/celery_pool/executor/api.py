@@ -111,6 +111,7 @@ class TaskPoolExecutor(Executor):
             initargs=(initializer, tuple(initargs)),
             start_timeout=START_TIMEOUT,
             callbacks_in="reaper",  # the user may hold locks while submitting
+            shield=(signal.SIGINT,),  # as in a standard executor, but for Ctrl-C
             soft_timeout=soft_timeout,
             timeout=timeout,
             max_bytes=max_bytes,

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import operator
 import os
+import signal
 import warnings
 from collections.abc import Callable, Iterable, Mapping
 from multiprocessing import util
@@ -71,6 +72,7 @@ class Pool:
             maxtasksperchild=maxtasksperchild,
             context=context,
             callbacks_in="reaper",
+            shield=(signal.SIGINT,),  # as in a standard pool, but for Ctrl-C
         )
         self._intake = Intake(self._tasks)
         self._tasks.run()

@@ -11,7 +11,9 @@ from collections import Counter
 from .. import _poolcore
 from ..errors import MemoryLimitExceeded
 from ..host.memory import anonymous_kib
+from ..host.signals import catches
 from .log import Log
+from .notices import Notices
 from .policy import Policy
 from .roster import Roster
 from .worker_process import NEVER, WorkerProcess
@@ -34,6 +36,7 @@ class Enforcement:
         roster: Roster,
         exits: Counter[str],
         log: Log,
+        notices: Notices,
         selector: selectors.BaseSelector,
     ) -> None:
         self._core = core
@@ -42,6 +45,7 @@ class Enforcement:
         self._roster = roster
         self._exits = exits
         self._log = log
+        self._notices = notices
         self._selector = selector
         self._limits_due = NEVER
         self._memory_due = 0.0
@@ -67,17 +71,33 @@ class Enforcement:
     def _carry_out(self, worker: WorkerProcess, what: str, signum: int, now: float) -> None:
         grace = self._policy.kill_grace
         if what != "soft_limit_again":
-            self._log.limit(what, worker, self._core.task_of(worker.channel), signum)
+            task = self._core.task_of(worker.channel)
+            self._log.limit(what, worker, task, signum)
+            told = {
+                "soft_limit": self._policy.on_soft_timeout,
+                "hard_limit": self._policy.on_timeout,
+            }
+            if task is not None:
+                self._notices.tell(told.get(what), task[0])
         if what == "soft_limit":
             self._exits[what] += 1
         if what in ("soft_limit", "soft_limit_again"):
-            worker.send(self._soft_signal)
+            if catches(worker.pid, self._soft_signal):
+                worker.send(self._soft_signal)
+            else:  # it would end the worker
+                self._log.soft_limit_lost(worker)
         elif what == "hard_limit":
-            worker.end_with_stack(what, now, grace)
+            worker.end_with_stack(what, now, self._policy.hard_grace)
             self._selector.register(worker.stack_pipe, selectors.EVENT_READ, worker)
         else:
             worker.end_with(what, signum, now, grace)
-            worker.take_steps(now)
+            self.take_steps(worker, now)
+
+    def take_steps(self, worker: WorkerProcess, now: float) -> None:
+        """What is due of a worker's end."""
+        if worker.take_steps(now):
+            worker.read_stack()
+            self._core.report_doomed(worker.channel)
 
     def forget_stack(self, worker: WorkerProcess) -> None:
         with contextlib.suppress(KeyError, ValueError):
@@ -106,7 +126,7 @@ class Enforcement:
                 )
                 self._log.limit("memory", worker, task)
                 worker.end_with("memory", signal.SIGKILL, now, 0)
-                worker.take_steps(now)
+                self.take_steps(worker, now)
             elif (
                 self._policy.max_memory is not None
                 and used > self._policy.max_memory

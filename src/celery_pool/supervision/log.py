@@ -82,6 +82,10 @@ class Log:
         level = INFO if event == "terminated" else WARNING  # the program's own act
         self.say(level, event, f"{what} {_LIMITS[event]}", worker, task, signum=signum)
 
+    def soft_limit_lost(self, worker: WorkerProcess) -> None:
+        text = "the task in worker {pid} has taken the soft limit's signal away: it is not raised"
+        self.say(WARNING, "soft_limit_lost", text, worker)
+
     def garbage(self, worker: WorkerProcess) -> None:
         text = "worker {pid} has written what no worker writes: it is killed"
         self.say(ERROR, "garbage", text, worker)

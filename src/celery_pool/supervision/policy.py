@@ -7,7 +7,7 @@ from types import SimpleNamespace
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Hashable
     from typing import Any
 
     #: Why a task or the pool ends: the exception's class, and its arguments by name.
@@ -31,12 +31,15 @@ class Policy(SimpleNamespace):
     max_memory: int | None
     memory_kill: int | None
     kill_grace: float
+    hard_grace: float
     leave_timeout: float
     max_restarts: int
     restart_window: float
     start_retries: int | None
     on_start: Callable[[], object] | None
     on_broken: Callable[[BaseException], object] | None
+    on_soft_timeout: Callable[[Hashable], object] | None
+    on_timeout: Callable[[Hashable], object] | None
     lost_breaks_pool: bool  # the first worker that dies unasked ends it all
 
     @property

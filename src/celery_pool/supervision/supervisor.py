@@ -30,6 +30,7 @@ from .notices import Notices
 from .policy import Phase, Policy, Reason
 from .restarts import Restarts
 from .roster import Roster
+from .start import Start
 from .verdicts import cause_of_death, exit_key
 from .worker_process import NEVER, Stage, WorkerProcess
 
@@ -69,9 +70,7 @@ class Supervisor:
         self.exits: Counter[str] = Counter()
         self.phase = Phase.RUNNING
         self.reason: Reason = (PoolTerminated, {"message": "the pool was terminated"})
-        self.start_error: BaseException | None = None
-        self.started = threading.Event()  # all workers ready once, or start_error set
-        self._attended = True  # somebody waits for `started`
+        self.start = Start(policy.start_timeout)
         self._waited = False
         self.at_exit = False  # ended because the interpreter does
         self._pid = os.getpid()
@@ -82,9 +81,16 @@ class Supervisor:
         self._oom = OutOfMemoryKills()
         self._prune_due = NEVER
         self._selector = selectors.DefaultSelector()
-        self._roster = Roster(core, plan, policy, context, processes, self.name, self._selector)
+        self.roster = Roster(core, plan, policy, context, processes, self.name, self._selector)
         self._enforcement = Enforcement(
-            core, policy, plan.soft_signal, self._roster, self.exits, self._log, self._selector
+            core,
+            policy,
+            plan.soft_signal,
+            self.roster,
+            self.exits,
+            self._log,
+            self._notices,
+            self._selector,
         )
         with forkguard.lock:
             self._bells = Bells()
@@ -102,7 +108,7 @@ class Supervisor:
         fds = self._bells.fds()
         if self.phase is not Phase.ENDED:
             fds.add(self._selector.fileno())
-        fds |= self._roster.release_fds()
+        fds |= self.roster.release_fds()
         return fds
 
     def __del__(self) -> None:
@@ -117,18 +123,18 @@ class Supervisor:
         :param attended: :meth:`await_ready` follows; else a start that fails breaks
             the pool.
         """
-        self._attended = attended
+        self.start.begin(attended)
         try:
             # from the caller's thread and before our own: a fork here is as safe
             # as the embedding program lets it be
-            self._roster.start_template()
-            for _ in range(self._roster.processes):
-                self._roster.start_worker(self.reason)
+            self.roster.start_template()
+            for _ in range(self.roster.processes):
+                self.roster.start_worker(self.reason)
             self.core.supervisor_bell = self._bells.rings
             self._supervisor.start()
         except BaseException:
             self.core.supervisor_bell = -1
-            self._roster.end_template()
+            self.roster.end_template()
             self._close()
             raise
         try:
@@ -145,14 +151,17 @@ class Supervisor:
         :raises Exception: what the initializer raised.
         """
         try:
-            if not self.started.wait(self.policy.start_timeout):
-                self._fail_start(self._too_slow())
-            if self.start_error is not None:
-                raise self.start_error
+            self.start.wait()
         except BaseException:
             self.kill()
             self.join(None)
             raise
+
+    def end_start(self) -> None:
+        """await_ready() raises PoolTerminated, if it has not returned, once the workers are
+        gone. Takes no lock."""
+        self.start.abandon()
+        self.kill()
 
     def stop(self) -> None:
         """Lets the workers leave once they have done what they were given."""
@@ -165,7 +174,7 @@ class Supervisor:
         lock: also from a signal handler."""
         if self.phase is not Phase.ENDED:
             self.phase = Phase.KILLING
-        for worker in self._roster:
+        for worker in self.roster:
             worker.send(signal.SIGKILL)
         self.wake()
 
@@ -200,18 +209,9 @@ class Supervisor:
         """Makes the supervisor look; from anywhere, also from a signal handler."""
         self._bells.ring()
 
-    def pids(self) -> list[int]:
-        return self._roster.pids()
-
-    def ready(self) -> int:
-        return self._roster.ready()
-
-    def alive(self) -> int:
-        return self._roster.alive()
-
     def resize(self, processes: int) -> None:
         """Keeps so many workers from now on."""
-        self._roster.processes = self.core.processes = processes
+        self.roster.processes = self.core.processes = processes
         self.wake()
 
     # ---- workers ----
@@ -219,13 +219,13 @@ class Supervisor:
     def _template_died(self, cause: BaseException | None = None) -> None:
         """Somebody killed it, or its initializer has failed. Its workers live on; their exit
         codes are lost."""
-        self._roster.end_template()
-        if cause is not None and self.started.is_set():
+        self.roster.end_template()
+        if cause is not None and self.start.over.is_set():
             self.core.logger.error("the template's initializer has failed", exc_info=cause)
         self._fail_start(
             cause or StartError("the template process died before the workers were ready")
         )
-        for worker in self._roster:
+        for worker in self.roster:
             worker.orphan = True
             if worker.dead:
                 self._bury(worker)
@@ -238,17 +238,9 @@ class Supervisor:
         worker.kill()
         self._bury(worker)
 
-    def _too_slow(self) -> StartError:
-        return StartError(
-            f"workers not ready within start_timeout={self.policy.start_timeout} seconds"
-        )
-
     def _fail_start(self, error: BaseException) -> None:
-        if not self.started.is_set():
-            self.start_error = error
-            self.started.set()
-            if not self._attended:
-                self._break(StartError, "the workers could not be started", error)
+        if self.start.fail(error) and not self.start.attended:
+            self._break(StartError, "the workers could not be started", error)
 
     def _worker_died(self, worker: WorkerProcess) -> None:
         """Dead for certain. The exit code comes from the template."""
@@ -263,10 +255,10 @@ class Supervisor:
 
     def _bury(self, worker: WorkerProcess) -> None:
         """Recovers the tasks of a dead worker and counts why it is dead."""
-        del self._roster.workers[worker.serial]
+        del self.roster.workers[worker.serial]
         if not worker.exitcode:
             self.core.collect()  # it may have said that it leaves
-            self._roster.heed(worker)
+            self.roster.heed(worker)
         worker.read_stack()
         self._enforcement.forget_stack(worker)
         killing = self.phase is Phase.KILLING
@@ -285,12 +277,12 @@ class Supervisor:
 
     def _died_unplanned(self, worker: WorkerProcess, begun: bool) -> None:
         """`begun`: it had claimed a task."""
-        if self.start_error is not None:
+        if self.start.error is not None:
             return  # run() raises that, or the pool is broken
         cause = cause_of_death(worker)
-        started = self.started.is_set()
+        started = self.start.over.is_set()
         self._readied -= worker.ready
-        over = self._restarts.died(worker, begun, started, self._roster.processes)
+        over = self._restarts.died(worker, begun, started, self.roster.processes)
         if self.policy.lost_breaks_pool or (over and started):
             self._fail_start(cause)
             self._break(CrashLoopError, over or "a worker died", cause)
@@ -317,17 +309,17 @@ class Supervisor:
     def _to_start(self) -> int:
         """Workers to start, now or after the delay: what is missing, but while starts fail
         one at a time."""
-        if self.phase is not Phase.RUNNING or self.start_error:
+        if self.phase is not Phase.RUNNING or self.start.error:
             return 0
-        missing = self._roster.missing()
-        return min(missing, 1 - self._roster.starting()) if self._restarts.probing else missing
+        missing = self.roster.missing()
+        return min(missing, 1 - self.roster.starting()) if self._restarts.probing else missing
 
     def _replenish(self) -> None:
         while self._to_start() > 0 and time.monotonic() >= self._restarts.next_start:
             try:
-                if self._roster.template is None:
-                    self._roster.start_template()
-                self._roster.start_worker(self.reason)
+                if self.roster.template is None:
+                    self.roster.start_template()
+                self.roster.start_worker(self.reason)
             except ConnectionError:  # the template has just died: a new one, at once
                 self._template_died()
             except OSError as error:  # no process, descriptor or memory to be had now
@@ -340,7 +332,7 @@ class Supervisor:
         """Lets go of those too many."""
         if self.phase is not Phase.RUNNING:
             return
-        for worker in self._roster.too_many():
+        for worker in self.roster.too_many():
             worker.why = "shrunk"
             self.core.retire(worker.channel)
             self.wake()  # from now on it has leave_timeout
@@ -368,7 +360,7 @@ class Supervisor:
             for key, _ in self._selector.select(self._sleep()):
                 if key.fd == self._bells.listens:
                     self._bells.hush()
-                elif self._roster.hears(key.fileobj):
+                elif self.roster.hears(key.fileobj):
                     self._hear_template()
                 elif key.fd == key.data.pidfd:
                     self._worker_died(key.data)
@@ -385,18 +377,18 @@ class Supervisor:
     def _abandon(self) -> None:
         """Kills the workers and recovers what they had, with no other help."""
         self.phase = Phase.KILLING
-        for worker in self._roster:
+        for worker in self.roster:
             worker.kill()
             worker.wait()
             self.core.recover(worker.channel, self.reason, False)
 
     def _finished(self) -> bool:
-        return self.phase in (Phase.STOPPING, Phase.KILLING) and not self._roster.workers
+        return self.phase in (Phase.STOPPING, Phase.KILLING) and not self.roster.workers
 
     def _sleep(self) -> float | None:
         """Seconds to the next deadline; None: there is none."""
         due = [self._enforcement.due(), self._prune_due]
-        for worker in self._roster:
+        for worker in self.roster:
             due.append(worker.due())
         if self._to_start() > 0:
             due.append(self._restarts.next_start)
@@ -406,16 +398,16 @@ class Supervisor:
         )
 
     def _hear_template(self) -> None:
-        assert self._roster.template is not None
-        message, fds = self._roster.template.hear()
+        assert self.roster.template is not None
+        message, fds = self.roster.template.hear()
         if message is None or message[0] == "broken":
             self._template_died(None if message is None else load_error(message[2]))
             return
         what, serial, detail = message
         if what == "started":
-            self._roster.confirm(serial, detail, fds)
+            self.roster.confirm(serial, detail, fds)
             return
-        worker = self._roster.workers.get(serial)
+        worker = self.roster.workers.get(serial)
         if worker is None:
             return
         if what == "exited":
@@ -431,14 +423,14 @@ class Supervisor:
 
     def _look_at_workers(self) -> None:
         now = time.monotonic()
-        for worker in self._roster:
+        for worker in self.roster:
             channel = worker.channel
             if worker.dead:
                 if now >= worker.bury_at:
                     self._bury(worker)
                 continue
-            worker.take_steps(now)
-            self._roster.heed(worker)
+            self._enforcement.take_steps(worker, now)
+            self.roster.heed(worker)
             if not worker.pid and (self.phase is Phase.KILLING or now >= worker.start_by):
                 if self.phase is not Phase.KILLING:
                     # the template does not answer: the next one may
@@ -462,7 +454,7 @@ class Supervisor:
                 if self._restarts.succeeded():
                     self._log.replaced(worker)
             elif not worker.ready and now >= worker.start_by:
-                worker.start_error = self._too_slow()
+                worker.start_error = self.start.too_slow()
                 worker.kill()
             elif channel.leaving and channel.load == 0:
                 if worker.stage is not Stage.LEAVING:
@@ -471,8 +463,8 @@ class Supervisor:
                 elif now >= worker.leave_by:
                     self._log.stuck(worker)
                     worker.kill()
-        if not self.started.is_set() and self._readied >= self._roster.processes:
-            self.started.set()
+        if not self.start.over.is_set() and self._readied >= self.roster.processes:
+            self.start.over.set()
             self._notices.tell(self.policy.on_start)
 
     def _prune(self) -> None:
@@ -483,8 +475,9 @@ class Supervisor:
         terminated = self.phase is Phase.KILLING
         self.core.supervisor_bell = -1
         with contextlib.ExitStack() as last:  # all of it, whatever fails: others wait for it
+            last.callback(self.start.over.set)  # nobody waits for that any more
             last.callback(self._close)
-            last.callback(self._roster.end_template)
+            last.callback(self.roster.end_template)
             last.callback(self._notices.end)
             last.callback(self.core.stop_reaper)
             if terminated:
@@ -492,7 +485,7 @@ class Supervisor:
             self.core.prune(everything=True)
 
     def _close(self) -> None:
-        self._roster.close()
+        self.roster.close()
         self.phase = Phase.ENDED
         self._selector.close()
         self._bells.end()

@@ -14,7 +14,7 @@ from multiprocessing.context import BaseContext
 from multiprocessing.process import BaseProcess
 
 from ..child import template
-from ..child.plan import WorkerPlan, receive, send
+from ..child.plan import GROUP_SIGNALS, WorkerPlan, receive, send
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -57,7 +57,7 @@ class TemplateProcess:
                 name=f"{self._pool_name}-template",
                 daemon=True,
             )
-            with _without_sigint(self._context), _as_no_daemon():
+            with _without_group_signals(self._context), _as_no_daemon():
                 process.start()
         finally:
             self._theirs.close()
@@ -124,13 +124,15 @@ def _has_exited(process: BaseProcess, pidfd: int) -> bool:
 
 
 @contextlib.contextmanager
-def _without_sigint(context: BaseContext) -> Iterator[None]:
-    """A process started meanwhile is deaf to Ctrl-C until it has set itself up."""
+def _without_group_signals(context: BaseContext) -> Iterator[None]:
+    """A process started meanwhile is deaf to what its group gets, until it has set itself up. (A
+    forkserver's children are not ours to make so.)"""
     if context.get_start_method() != "fork":
         from multiprocessing import resource_tracker
 
         resource_tracker.ensure_running()  # its own start would unblock SIGINT
-    mask = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
+    group = () if context.get_start_method() == "forkserver" else GROUP_SIGNALS
+    mask = signal.pthread_sigmask(signal.SIG_BLOCK, group)
     try:
         yield
     finally:

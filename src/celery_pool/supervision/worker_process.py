@@ -15,6 +15,10 @@ from . import stacks
 #: How long the text of a stack may take to arrive, and to be complete, in seconds.
 STACK_ARRIVES, STACK_COMPLETE = 0.1, 0.02
 
+#: How long a worker that is told to end keeps its task from being reported, in seconds.
+LONGEST_REPORT = 0.08
+REPORT = 0  # a step that is no signal
+
 NEVER = float("inf")
 #: How long SIGKILL may take to take effect, in milliseconds.
 LONGEST_DEATH = 5000
@@ -129,9 +133,11 @@ class WorkerProcess:
             poll.poll(LONGEST_DEATH)
 
     def end_with(self, why: str, signum: int, now: float, grace: float) -> None:
-        """`signum` now, SIGKILL after `grace` seconds."""
+        """`signum` now, SIGKILL after `grace` seconds; its task is not kept by that."""
         self.why = why
-        self.steps = [(now, signum), (now + grace, signal.SIGKILL)]
+        self.steps = sorted(
+            [(now, signum), (now + LONGEST_REPORT, REPORT), (now + grace, signal.SIGKILL)]
+        )
 
     def end_with_stack(self, why: str, now: float, grace: float) -> None:
         """Its Python stack first, then SIGTERM, then SIGKILL."""
@@ -141,16 +147,21 @@ class WorkerProcess:
 
     def stack_arrives(self, now: float) -> None:
         """The first words of the stack are here."""
-        if len(self.steps) == 2:
+        if len(self.steps) == 3:
             self.steps[0] = (now + STACK_COMPLETE, self.steps[0][1])
 
-    def take_steps(self, now: float) -> None:
+    def take_steps(self, now: float) -> bool:
+        """Whether its task is to be reported now."""
+        report = False
         while self.steps and self.steps[0][0] <= now:
             _, signum = self.steps.pop(0)
-            if signum == signal.SIGKILL:
+            if signum == REPORT:
+                report = True
+            elif signum == signal.SIGKILL:
                 self.kill()
             else:
                 self.send(signum)
+        return report
 
     def read_stack(self) -> None:
         """What the dead worker has left in the pipe."""
