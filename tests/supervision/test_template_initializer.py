@@ -5,16 +5,18 @@ from __future__ import annotations
 import gc
 import os
 import signal
+import time
 from pathlib import Path
 from typing import NoReturn
 
 import pytest
 
 import tasks
-from celery_pool import PoolError, StartError, TaskPool
+from celery_pool import PoolError, PoolTerminated, StartError, TaskPool
+from celery_pool.supervision.template_process import TEMPLATE_GRACE
 from celery_pool.wire.remote import UnpicklableError
 from guards import wait_until
-from support import DEADLINE, Log
+from support import DEADLINE, Log, took
 
 loaded: list[object] = []
 
@@ -124,6 +126,20 @@ def test_what_it_raises_breaks_a_pool_that_does_not_wait():
         p.apply_async(tasks.pid).get(DEADLINE)
     assert isinstance(caught.value.cause, ValueError)
     p.terminate()
+
+
+def test_a_pool_ends_at_once_while_it_runs(start_method, gate):
+    p = TaskPool(
+        2, context=start_method, template_initializer=tasks.pass_gate, template_initargs=[gate.path]
+    )
+    p.run(wait=False)
+    gate.await_tasks()
+    r = p.apply_async(tasks.pid)
+    start = time.monotonic()
+    p.terminate()
+    took(start, TEMPLATE_GRACE)
+    with pytest.raises(PoolTerminated):
+        r.get(DEADLINE)
 
 
 def test_the_next_template_calls_it_again(pool, tmp_path):

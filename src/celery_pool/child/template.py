@@ -63,8 +63,8 @@ def reset_signals(shield: tuple[int, ...]) -> None:
     for number in signal.valid_signals():
         if signal.getsignal(number) not in (signal.SIG_DFL, None) and number not in PYTHONS_OWN:
             signal.signal(number, signal.SIG_DFL)
-    for number in {*GROUP_SIGNALS, *shield}:
-        signal.signal(number, signal.SIG_IGN)
+    for ignored in {*GROUP_SIGNALS, *shield}:
+        signal.signal(ignored, signal.SIG_IGN)
     signal.set_wakeup_fd(-1)
     signal.pthread_sigmask(signal.SIG_SETMASK, ())
 

@@ -42,6 +42,7 @@ class TemplateProcess:
         self._pool_name = pool_name
         self._process: BaseProcess | None = None
         self._pidfd = -1
+        self._serves = False  # its initializer is over: it listens
 
     def connect(self) -> None:
         """Makes the socket pair; first of all."""
@@ -79,6 +80,7 @@ class TemplateProcess:
 
     def hear(self) -> tuple[tuple[Any, ...] | None, list[int]]:
         """(message, descriptors); the message is None if it is dead."""
+        self._serves = True
         try:
             return receive(self.sock)
         except OSError:
@@ -95,7 +97,7 @@ class TemplateProcess:
         pidfd, self._pidfd = self._pidfd, -1
         if process is None:
             return
-        if not _has_exited(process, pidfd):
+        if not self._serves or not _has_exited(process, pidfd):
             process.kill()
             _has_exited(process, pidfd)
         if pidfd >= 0:
