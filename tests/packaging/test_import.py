@@ -52,6 +52,19 @@ def test_the_pool_imports_no_facade_and_nothing_heavy() -> None:
     assert not [name for name in got if name.startswith(("celery_pool.pool", "celery_pool.exec"))]
 
 
+def test_nor_does_the_life_of_a_pool() -> None:
+    life = """
+from celery_pool import TaskPool
+if __name__ == "__main__":
+    p = TaskPool(2, context="fork")
+    p.run()
+    assert p.apply_async(int).get() == 0
+    p.close()
+    p.join()
+"""
+    assert not (imported_by(life) - imported_by("")) & HEAVY
+
+
 def test_the_template_imports_nothing_that_only_the_parent_needs() -> None:
     got = imported_by("import celery_pool.child.template") - imported_by("")
     assert not got & HEAVY

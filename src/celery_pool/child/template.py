@@ -6,11 +6,13 @@ threads hold locks (of imports, logging, malloc, C libraries), that a replacemen
 costs one fork under every start method, and that no worker inherits descriptors
 it should not have.
 
-The template ends when its socket does.
+The template ends when nothing more can be asked of it and its last worker has ended: that dies
+with the parent.
 """
 
 from __future__ import annotations
 
+import _signal  # type: ignore[import-not-found]  # signal wraps its functions in enums, slowly
 import contextlib
 import contextvars
 import gc
@@ -32,6 +34,9 @@ PYTHONS_OWN = {getattr(signal, name, 0) for name in ("SIGPIPE", "SIGXFSZ", "SIGX
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from typing import Any
+
+#: Requests answered together; each has descriptors, of which a process has not many.
+MOST_AT_ONCE = 8
 
 
 def template_main(sock: socket.socket, plan: WorkerPlan, pool_name: str) -> None:
@@ -60,11 +65,11 @@ def _template_main(sock: socket.socket, plan: WorkerPlan, pool_name: str) -> Non
 def reset_signals(shield: tuple[int, ...]) -> None:
     """Undoes what the embedding program has set for itself. What the whole process group gets
     is the parent's to decide about: the template would leave orphans."""
-    for number in signal.valid_signals():
-        if signal.getsignal(number) not in (signal.SIG_DFL, None) and number not in PYTHONS_OWN:
-            signal.signal(number, signal.SIG_DFL)
-    for ignored in {*GROUP_SIGNALS, *shield}:
-        signal.signal(ignored, signal.SIG_IGN)
+    for number in range(1, signal.NSIG):
+        if _signal.getsignal(number) not in (_signal.SIG_DFL, None) and number not in PYTHONS_OWN:
+            _signal.signal(number, _signal.SIG_DFL)
+    for number in {*GROUP_SIGNALS, *shield}:
+        _signal.signal(number, _signal.SIG_IGN)
     signal.set_wakeup_fd(-1)
     signal.pthread_sigmask(signal.SIG_SETMASK, ())
 
@@ -98,36 +103,63 @@ class Template:
         os.set_blocking(ring, False)
         self.forker = Forker(worker_main)
         self.own_fds = [self.sock.fileno(), child_bell, ring, *self.forker.fds]
-        signal.signal(signal.SIGCHLD, _nothing)
+        _signal.signal(signal.SIGCHLD, _nothing)
         signal.set_wakeup_fd(ring, warn_on_full_buffer=False)
+        self.hears = select.poll()
+        self.hears.register(self.sock, select.POLLIN)
         poll = select.poll()
         poll.register(self.sock, select.POLLIN)
         poll.register(child_bell, select.POLLIN)
         gc.freeze()  # the collector of a worker would touch, and so copy, every page it inherits
-        while True:
+        asked = True
+        while asked or self.children:
             for fd, _ in poll.poll():
                 if fd == child_bell:
                     os.read(child_bell, 4096)
                     self.report_exits()
                 elif not self.answer():
-                    return
+                    asked = False
+                    poll.unregister(self.sock)
 
     def answer(self) -> bool:
-        """Starts the worker that the parent asks for; False: the parent is gone."""
+        """Forks the workers that the parent asks for; whether it may ask for more."""
+        requests, going_on = self.requests()
+        forked: list[tuple[int, int]] = []
+        while requests:  # in one go: what is touched in between is copied each time
+            serial, index, fds = requests.pop(0)
+            close = [*self.own_fds, *(fd for _, _, others in requests for fd in others)]
+            try:
+                pid = self.children[serial] = self.forker.fork(
+                    index,
+                    f"{self.pool_name}-worker-{serial}",
+                    *(self.plan, WorkerFds(*fds), close, index, self.pool_name),
+                )
+                forked.append((serial, pid))
+            except OSError as error:
+                self.tell(("failed", serial, str(error)), [])
+            finally:
+                for fd in fds:
+                    os.close(fd)
+        for serial, pid in forked:
+            self.tell_started(serial, pid)
+        return going_on
+
+    def requests(self) -> tuple[list[tuple[int, int, list[int]]], bool]:
+        """Those that have come, as (serial, index, descriptors); whether more may follow."""
+        requests: list[tuple[int, int, list[int]]] = []
         try:
-            message, fds = receive(self.sock)
+            while not requests or (len(requests) < MOST_AT_ONCE and self.hears.poll(0)):
+                message, fds = receive(self.sock)
+                if message is None:
+                    return requests, False
+                requests.append((*message, fds))
         except ConnectionError:
-            return False
-        if message is None:
-            return False
-        serial, index = message
+            return requests, False
+        return requests, True
+
+    def tell_started(self, serial: int, pid: int) -> None:
         pidfds = []
         try:
-            pid = self.children[serial] = self.forker.fork(
-                index,
-                f"{self.pool_name}-worker-{serial}",
-                *(self.plan, WorkerFds(*fds), self.own_fds, index, self.pool_name),
-            )
             if hasattr(os, "pidfd_open"):
                 with contextlib.suppress(OSError):  # without it the parent goes by the pid
                     pidfds.append(os.pidfd_open(pid))
@@ -135,9 +167,8 @@ class Template:
         except OSError as error:
             self.tell(("failed", serial, str(error)), [])
         finally:
-            for fd in (*fds, *pidfds):
+            for fd in pidfds:
                 os.close(fd)
-        return True
 
     def report_exits(self) -> None:
         for serial, pid in list(self.children.items()):

@@ -5,6 +5,8 @@ from __future__ import annotations
 import math
 import os
 
+from .files import read
+
 
 def usable_cpus() -> int:
     """CPUs in the affinity mask, or fewer if the cgroup's quota is smaller."""
@@ -19,21 +21,21 @@ def usable_cpus() -> int:
 def cgroup_quota(root: str = "/sys/fs/cgroup", proc: str = "/proc/self/cgroup") -> float | None:
     """The smallest CPU quota of the cgroups that hold this process; None without one."""
     try:
-        lines = _read(proc).splitlines()
+        lines = read(proc).splitlines()
     except OSError:
         return None
     quotas = []
     for line in lines:
         _, controllers, path = line.split(":", 2)
         if controllers == "":
-            base, read = root, _quota_v2
+            base, quota_of = root, _quota_v2
         elif "cpu" in controllers.split(","):
-            base, read = f"{root}/cpu", _quota_v1
+            base, quota_of = f"{root}/cpu", _quota_v1
         else:
             continue
         levels = [name for name in path.split("/") if name]
         for depth in range(len(levels), -1, -1):
-            quota = read("/".join([base, *levels[:depth]]))
+            quota = quota_of("/".join([base, *levels[:depth]]))
             if quota is not None:
                 quotas.append(quota)
     return min(quotas, default=None)
@@ -41,7 +43,7 @@ def cgroup_quota(root: str = "/sys/fs/cgroup", proc: str = "/proc/self/cgroup") 
 
 def _quota_v2(group: str) -> float | None:
     try:
-        limit, period = _read(f"{group}/cpu.max").split()
+        limit, period = read(f"{group}/cpu.max").split()
         return None if limit == "max" else int(limit) / int(period)
     except (OSError, ValueError):
         return None
@@ -49,13 +51,8 @@ def _quota_v2(group: str) -> float | None:
 
 def _quota_v1(group: str) -> float | None:
     try:
-        limit = int(_read(f"{group}/cpu.cfs_quota_us"))
-        period = int(_read(f"{group}/cpu.cfs_period_us"))
+        limit = int(read(f"{group}/cpu.cfs_quota_us"))
+        period = int(read(f"{group}/cpu.cfs_period_us"))
         return limit / period if limit > 0 else None
     except (OSError, ValueError):
         return None
-
-
-def _read(path: str) -> str:
-    with open(path, encoding="ascii", errors="replace") as file:
-        return file.read()

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import os
 
+from .files import read
+
 _PAGE_KIB = os.sysconf("SC_PAGE_SIZE") // 1024
 
 
@@ -11,8 +13,7 @@ def anonymous_kib(pid: int) -> int | None:
     """KiB of resident memory that the process does not share: rings and segments
     do not count. None if the process is gone or the system does not say."""
     try:
-        with open(f"/proc/{pid}/statm", "rb") as file:
-            fields = file.read().split()
+        fields = read(f"/proc/{pid}/statm").split()
         return (int(fields[1]) - int(fields[2])) * _PAGE_KIB
     except (OSError, IndexError):
         return None
@@ -27,6 +28,10 @@ class OutOfMemoryKills:
             *((f"{path}/memory.events", "oom_kill") for path in _cgroups("", "")),
             *((f"{path}/memory.oom_control", "oom_kill") for path in _cgroups("memory", "memory")),
         ]
+        self._seen = 0
+
+    def watch(self) -> None:
+        """From now on."""
         self._seen = self._count()
 
     def increased(self) -> bool:
@@ -38,7 +43,7 @@ class OutOfMemoryKills:
         total = 0
         for path, name in self._files:
             try:
-                for line in _read(path).splitlines():
+                for line in read(path).splitlines():
                     key, _, value = line.partition(" ")
                     if key == name:
                         total += int(value)
@@ -50,7 +55,7 @@ class OutOfMemoryKills:
 def _cgroups(controller: str, folder: str) -> list[str]:
     """The folder of this process's cgroup for a controller ("": version 2)."""
     try:
-        lines = _read("/proc/self/cgroup").splitlines()
+        lines = read("/proc/self/cgroup").splitlines()
     except OSError:
         return []
     return [
@@ -58,8 +63,3 @@ def _cgroups(controller: str, folder: str) -> list[str]:
         for _, names, path in (line.split(":", 2) for line in lines)
         if controller in names.split(",")
     ]
-
-
-def _read(path: str) -> str:
-    with open(path, encoding="ascii", errors="replace") as file:
-        return file.read()

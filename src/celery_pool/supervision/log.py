@@ -4,6 +4,7 @@ of the record (`event`, `pid`, `exitcode`, `signal`, `tid`, `function`)."""
 from __future__ import annotations
 
 import contextlib
+import sys
 import time
 
 from .. import _poolcore
@@ -103,6 +104,12 @@ class Log:
     def not_told(self, function: Callable[..., object], error: BaseException) -> None:
         self.say(ERROR, "callback", f"callback {function!r} raised", cause=error)
 
+    def _is_heard(self, level: int) -> bool:
+        """Who wants less than warnings has imported logging to say so."""
+        if level < WARNING and "logging" not in sys.modules:
+            return False
+        return self._core.logger.isEnabledFor(level)
+
     def say(
         self,
         level: int,
@@ -116,6 +123,8 @@ class Log:
     ) -> None:
         """`text` may name facts, `{pid}` say; other braces in it do no harm."""
         try:
+            if not self._is_heard(level):
+                return
             exitcode = None if worker is None else worker.exitcode
             signum = signum or max(0, -(exitcode or 0))
             facts = {

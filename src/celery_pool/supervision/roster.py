@@ -99,6 +99,13 @@ class Roster:
                 self._selector.unregister(made.sock)
             made.end()
 
+    def all_gone(self) -> bool:
+        """Once no more workers are asked for. The template ends with the last one: told so
+        then, and not while all of them want to end first."""
+        if self.template is not None and len(self.workers) < 2:
+            self.template.dismiss()
+        return not self.workers
+
     def start_worker(self, reason: Reason) -> None:
         """Asks the template for one.
 

@@ -356,6 +356,7 @@ class Supervisor:
             self._finish()
 
     def _watch(self) -> None:
+        self._oom.watch()
         while not self._finished():
             for key, _ in self._selector.select(self._sleep()):
                 if key.fd == self._bells.listens:
@@ -383,7 +384,7 @@ class Supervisor:
             self.core.recover(worker.channel, self.reason, False)
 
     def _finished(self) -> bool:
-        return self.phase in (Phase.STOPPING, Phase.KILLING) and not self.roster.workers
+        return self.phase in (Phase.STOPPING, Phase.KILLING) and self.roster.all_gone()
 
     def _sleep(self) -> float | None:
         """Seconds to the next deadline; None: there is none."""

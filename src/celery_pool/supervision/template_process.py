@@ -15,15 +15,14 @@ from multiprocessing.process import BaseProcess
 
 from ..child import template
 from ..child.plan import GROUP_SIGNALS, WorkerPlan, receive, send
+from ..child.worker import title_setter
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from typing import Any
 
-#: How long the template may take to end, in seconds.
+#: How long the killed template may take to end, in seconds.
 TEMPLATE_GRACE = 2.0
-#: How long the dead template's status may take to arrive, in seconds.
-STATUS_WAIT = 0.2
 #: How long the template may be unable to take a request, in seconds.
 TEMPLATE_STUCK = 10.0
 
@@ -42,7 +41,7 @@ class TemplateProcess:
         self._pool_name = pool_name
         self._process: BaseProcess | None = None
         self._pidfd = -1
-        self._serves = False  # its initializer is over: it listens
+        self._dismissed = False
 
     def connect(self) -> None:
         """Makes the socket pair; first of all."""
@@ -58,6 +57,8 @@ class TemplateProcess:
                 name=f"{self._pool_name}-template",
                 daemon=True,
             )
+            if self._context.get_start_method() == "fork":
+                title_setter()  # found, or not, once for all pools of this process
             with _without_group_signals(self._context), _as_no_daemon():
                 process.start()
         finally:
@@ -80,7 +81,6 @@ class TemplateProcess:
 
     def hear(self) -> tuple[tuple[Any, ...] | None, list[int]]:
         """(message, descriptors); the message is None if it is dead."""
-        self._serves = True
         try:
             return receive(self.sock)
         except OSError:
@@ -90,6 +90,13 @@ class TemplateProcess:
         """In a forked child: the descriptors to close; the objects let go of them."""
         return {self.sock.detach(), self._pidfd}
 
+    def dismiss(self) -> None:
+        """Nothing more is asked: it ends when it has told of its last worker's exit."""
+        if not self._dismissed:
+            self._dismissed = True
+            with contextlib.suppress(OSError):  # it is dead
+                self.sock.shutdown(socket.SHUT_WR)
+
     def end(self) -> None:
         """Its workers live on."""
         self.sock.close()
@@ -97,9 +104,12 @@ class TemplateProcess:
         pidfd, self._pidfd = self._pidfd, -1
         if process is None:
             return
-        if not self._serves or not _has_exited(process, pidfd):
-            process.kill()
-            _has_exited(process, pidfd)
+        with contextlib.suppress(ProcessLookupError):  # it has nothing to do any more
+            if pidfd >= 0:
+                signal.pidfd_send_signal(pidfd, signal.SIGKILL)
+            else:
+                process.kill()
+        _await_exit(process, pidfd)
         if pidfd >= 0:
             os.close(pidfd)
         # somebody else has waited for it; loky's processes close themselves when they are dropped
@@ -107,22 +117,17 @@ class TemplateProcess:
             process.close()
 
 
-def _has_exited(process: BaseProcess, pidfd: int) -> bool:
-    """Within TEMPLATE_GRACE; and is reaped, if nobody else has done that. Not by
+def _await_exit(process: BaseProcess, pidfd: int) -> None:
+    """Of one that has been killed; and reaps it, if nobody else has done that. Not by
     multiprocessing's join: it would wait for a pipe that the workers keep open."""
-    grace = TEMPLATE_GRACE
+    end = time.monotonic() + TEMPLATE_GRACE
     if pidfd >= 0:
         poll = select.poll()
         poll.register(pidfd, select.POLLIN)
-        if not poll.poll(1000 * grace):
-            return False
-        grace = STATUS_WAIT
-    end = time.monotonic() + grace
-    while process.exitcode is None:
-        if time.monotonic() >= end:
-            return pidfd >= 0
+        poll.poll(1000 * TEMPLATE_GRACE)
+        end = 0.0  # the status is there, or somebody else's: the forkserver's
+    while process.exitcode is None and time.monotonic() < end:
         time.sleep(0.001)
-    return True
 
 
 @contextlib.contextmanager

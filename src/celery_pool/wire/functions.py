@@ -2,15 +2,27 @@
 
 from __future__ import annotations
 
+import pickle
 from collections.abc import Callable
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from typing import Any
 
-_GLOBAL_BY_NAME = {
-    "PROTO", "FRAME", "SHORT_BINUNICODE", "BINUNICODE", "MEMOIZE", "STACK_GLOBAL", "GLOBAL", "STOP",
-}  # fmt: skip
+#: Opcodes of a bare global, and their lengths; of texts, of what comes before the text.
+_LENGTHS = {
+    opcode[0]: length
+    for opcode, length in (
+        (pickle.PROTO, 2),
+        (pickle.FRAME, 9),
+        (pickle.SHORT_BINUNICODE, 2),
+        (pickle.BINUNICODE, 5),
+        (pickle.MEMOIZE, 1),
+        (pickle.STACK_GLOBAL, 1),
+        (pickle.STOP, 1),
+    )
+}
+_TEXTS = (pickle.SHORT_BINUNICODE[0], pickle.BINUNICODE[0])
 
 
 def pickled_global(target: Callable[..., Any], dumps: Callable[..., bytes]) -> bytes | None:
@@ -18,10 +30,13 @@ def pickled_global(target: Callable[..., Any], dumps: Callable[..., bytes]) -> b
     and a qualified name; None if it carries anything else (a registered reducer, or
     another pickler's `dumps`, may pickle functions by value). Raises what pickling raises."""
     pickled = dumps(target, 5)
-    import pickletools
-
-    try:
-        opcodes = {opcode.name for opcode, _, _ in pickletools.genops(pickled)}
-    except ValueError:  # another pickler's own format
-        return None
-    return pickled if opcodes <= _GLOBAL_BY_NAME else None
+    at = 0
+    while at < len(pickled):  # pickletools would do, but its import costs more than a pool's start
+        opcode = pickled[at]
+        length = _LENGTHS.get(opcode)
+        if length is None:  # or another pickler's own format
+            return None
+        if opcode in _TEXTS:
+            length += int.from_bytes(pickled[at + 1 : at + length], "little")
+        at += length
+    return pickled if at == len(pickled) and pickled.endswith(pickle.STOP) else None
