@@ -6,6 +6,7 @@ import multiprocessing
 import os
 import random
 import signal
+import subprocess
 import sys
 from multiprocessing import util
 from pathlib import Path
@@ -13,7 +14,7 @@ from pathlib import Path
 import pytest
 
 from guards import wait_until
-from support import DEADLINE, Gate
+from support import DEADLINE, PYTHON, Gate
 
 
 def write(path: str) -> None:
@@ -147,3 +148,32 @@ def test_a_worker_can_wait_for_the_templates_end(pool, start_method, tmp_path):
     gate.open()
     assert result.get(DEADLINE) is False
     wait_until(lambda: len(p.get_worker_pids()) == 3, DEADLINE)
+
+
+PRELOADING = """
+import multiprocessing, sys
+from celery_pool import TaskPool
+
+def loaded(name):
+    import os
+    return name in sys.modules
+
+def main():
+    multiprocessing.set_forkserver_preload(["colorsys"])
+    from multiprocessing import forkserver
+    with TaskPool(1, context="forkserver") as p:
+        assert p.apply_async(loaded, ("colorsys",)).get()
+    assert forkserver._forkserver._preload_modules == ["colorsys", "celery_pool.child.template"]
+    with TaskPool(1, context="forkserver") as p:
+        assert p.apply_async(loaded, ("colorsys",)).get()
+    assert forkserver._forkserver._preload_modules == ["colorsys", "celery_pool.child.template"]
+
+if __name__ == "__main__":
+    main()
+"""
+
+
+def test_the_forkserver_preloads_what_the_program_wants_and_what_templates_need(tmp_path):
+    script = tmp_path / "preloading.py"
+    script.write_text(PRELOADING)
+    subprocess.run([*PYTHON, str(script)], check=True, timeout=DEADLINE)

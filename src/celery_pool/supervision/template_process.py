@@ -57,8 +57,11 @@ class TemplateProcess:
                 name=f"{self._pool_name}-template",
                 daemon=True,
             )
-            if self._context.get_start_method() == "fork":
+            method = self._context.get_start_method()
+            if method == "fork":
                 title_setter()  # found, or not, once for all pools of this process
+            elif method == "forkserver":
+                _preload()
             with _without_group_signals(self._context), _as_no_daemon():
                 process.start()
         finally:
@@ -128,6 +131,18 @@ def _await_exit(process: BaseProcess, pidfd: int) -> None:
         end = 0.0  # the status is there, or somebody else's: the forkserver's
     while process.exitcode is None and time.monotonic() < end:
         time.sleep(0.001)
+
+
+def _preload() -> None:
+    """The forkserver imports what templates need, once for all pools, besides what the program
+    wants it to. It does so when it starts; one that runs already stays as it is."""
+    from multiprocessing import forkserver
+
+    server: Any = forkserver._forkserver
+    if getattr(server, "_preload_on_error", "ignore") == "ignore":
+        wanted = server._preload_modules
+        if template.__name__ not in wanted:
+            server._preload_modules = [*wanted, template.__name__]
 
 
 @contextlib.contextmanager
