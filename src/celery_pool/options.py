@@ -206,6 +206,7 @@ class PoolOptions:
             max_tasks=self.max_tasks,
             max_memory=self.max_memory,
             memory_kill=self.memory_kill,
+            soft_signal=self.soft_signal,
             kill_grace=self.kill_grace,
             hard_grace=self.hard_grace,
             leave_timeout=self.leave_timeout,

@@ -27,7 +27,7 @@ class Statistics:
     expired: int  # of the failed: not started in time
     workers: int  # processes alive
     #: Ends of workers by reason: "recycled" (maxtasksperchild), "memory", "hard_limit",
-    #: "terminated" (by AsyncResult.terminate), "shrunk", "signal", "exit_code",
+    #: "terminated" (by AsyncResult.terminate), "shrunk", "renewed", "signal", "exit_code",
     #: "failed_start", "stopped" (with the pool); and "soft_limit", the tasks that
     #: were past their soft limit, which ends no worker.
     exits: Mapping[str, int]

@@ -14,7 +14,7 @@ from types import TracebackType
 from ._poolcore import AsyncResult, Core, PoolState, TaskPoolBase
 from .child.plan import GROUP_SIGNALS
 from .einfo import ExceptionInfo
-from .errors import PoolError, PoolRunning, PoolTerminated, SoftTimeLimitExceeded
+from .errors import PoolError, PoolNotRunning, PoolRunning, PoolTerminated, SoftTimeLimitExceeded
 from .options import SEGMENT_THRESHOLD, PoolOptions, count
 from .supervision.policy import Phase
 from .supervision.supervisor import Supervisor
@@ -397,6 +397,23 @@ class TaskPool(TaskPoolBase):
         finalizer, self._finalizer = self._finalizer, None  # two threads may come here
         if finalizer is not None:
             finalizer.cancel()
+
+    def renew(self) -> None:
+        """Has all workers replaced, a few at a time, by new ones that see the program as it is
+        now (under spawn and forkserver: its modules as they are on the disk): a rolling restart.
+        Returns when it has begun. Tasks go on, and so do submissions and the descriptor of
+        :meth:`fileno`; who runs a task ends it first. Called again meanwhile, it begins anew.
+
+        Under fork, it forks in the calling thread, of which locks held by other threads are
+        copied: best called where :meth:`run` was.
+
+        :raises PoolNotRunning: it does not run.
+        :raises OSError: no process or descriptor is to be had; all stays as it is.
+        """
+        self._core.check_process()
+        if self._supervisor is None or not self._core.running:
+            raise PoolNotRunning("the pool is not running: call run() first")
+        self._supervisor.renew()
 
     def grow(self, n: int = 1) -> None:
         """Keeps `n` workers more. ValueError if the limit is too low for them."""

@@ -154,11 +154,8 @@ def test_start_is_cancelled(run, gate, start_method):
         start = asyncio.create_task(pool.start())
         await asyncio.sleep(0.05)
         start.cancel()
-        await asyncio.sleep(0.05)
-        assert not start.done()
-        gate.open()
         with pytest.raises(asyncio.CancelledError):
-            await start
+            await start  # though its initializers have not ended
         assert pool.get_worker_pids() == []
 
     run(main)

@@ -16,6 +16,7 @@ import pytest
 import hammering
 import tasks
 from celery_pool import MemoryLimitExceeded, TaskPool
+from celery_pool.child.worker import title_setter
 from guards import wait_until
 from support import DEADLINE, Calls, Gate, at_rest
 
@@ -294,7 +295,12 @@ def test_the_name_in_ps(pool, monkeypatch, tmp_path):
         f"def setproctitle(name): Path({str(tmp_path)!r}, 'title-' + name).touch()\n"
     )
     monkeypatch.syspath_prepend(tmp_path)
-    p = pool(1)
+    monkeypatch.delitem(sys.modules, "setproctitle", raising=False)
+    title_setter.cache_clear()  # looked for once in a process
+    try:
+        p = pool(1)
+    finally:
+        title_setter.cache_clear()
     name = p.apply_async(process_name).get(DEADLINE)
     pool_name, _, _ = name.partition("-worker-")
     assert (tmp_path / f"title-{name}").exists()

@@ -37,9 +37,9 @@ def test_an_initializer_that_resets_the_signal(pool) -> None:
 
 def test_a_task_that_resets_the_signal(pool, caplog) -> None:
     """Nothing is raised, but it does not end the worker either."""
-    p = pool(1, soft_timeout=0.1)
+    p = pool(1, soft_timeout=0.5)
     (pid,) = p.get_worker_pids()
-    assert p.apply_async(take_the_signal_and_sleep, (0.5,)).get(DEADLINE) == "slept"
+    assert p.apply_async(take_the_signal_and_sleep, (1,)).get(DEADLINE) == "slept"
     assert p.apply_async(tasks.pid).get(DEADLINE) == pid
     assert any("soft limit's signal" in record.message for record in caplog.records)
 
@@ -68,9 +68,7 @@ def test_the_program_is_told(pool) -> None:
         told.append(("hard", tid))
         both.release()
 
-    p = pool(
-        1, soft_timeout=0.1, timeout=0.3, on_soft_timeout=on_soft_timeout, on_timeout=on_timeout
-    )
+    p = pool(1, soft_timeout=1, timeout=1.5, on_soft_timeout=on_soft_timeout, on_timeout=on_timeout)
     r = p.apply_async(take_the_signal_and_sleep, (60,))
     with pytest.raises(TimeLimitExceeded):
         r.get(DEADLINE)

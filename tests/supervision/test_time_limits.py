@@ -53,13 +53,17 @@ def test_soft_is_raised_inside_the_task(pool, start_method, whose):
     p = pool(1, **({"soft_timeout": 0.2} if whose == "pool" else {}))
     old = p.get_worker_pids()
     options = {"soft_timeout": 0.2} if whose == "task" else {}
+    # the first one of a worker imports its module, and that takes its time
+    p.apply_async(limit_targets.handler_of, (signal.SIGUSR2,), timeout=100, soft_timeout=50).get(
+        DEADLINE
+    )
     text, seconds = p.apply_async(limit_targets.catches, **options).get(DEADLINE)
     assert "soft_timeout" in text
     assert seconds > 0.05  # the clock starts before the arguments are unpickled
     assert in_time(seconds, 2)
     assert p.get_worker_pids() == old
     statistics = p.statistics()
-    assert (statistics.succeeded, statistics.exits) == (1, {"soft_limit": 1})
+    assert (statistics.succeeded, statistics.exits) == (2, {"soft_limit": 1})
 
 
 def test_soft_in_a_python_loop(pool):

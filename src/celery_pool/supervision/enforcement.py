@@ -32,7 +32,6 @@ class Enforcement:
         self,
         core: _poolcore.Core,
         policy: Policy,
-        soft_signal: int,
         roster: Roster,
         exits: Counter[str],
         log: Log,
@@ -41,7 +40,6 @@ class Enforcement:
     ) -> None:
         self._core = core
         self._policy = policy
-        self._soft_signal = soft_signal
         self._roster = roster
         self._exits = exits
         self._log = log
@@ -82,8 +80,8 @@ class Enforcement:
         if what == "soft_limit":
             self._exits[what] += 1
         if what in ("soft_limit", "soft_limit_again"):
-            if catches(worker.pid, self._soft_signal):
-                worker.send(self._soft_signal)
+            if catches(worker.pid, self._policy.soft_signal):
+                worker.send(self._policy.soft_signal)
             else:  # it would end the worker
                 self._log.soft_limit_lost(worker)
         elif what == "hard_limit":

@@ -30,6 +30,7 @@ class Policy(SimpleNamespace):
     max_tasks: int | None
     max_memory: int | None
     memory_kill: int | None
+    soft_signal: int
     kill_grace: float
     hard_grace: float
     leave_timeout: float

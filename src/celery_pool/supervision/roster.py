@@ -38,7 +38,9 @@ class Roster:
     ) -> None:
         self.processes = core.processes = processes
         self.workers: dict[int, WorkerProcess] = {}  # by serial number
-        self.template: TemplateProcess | None = None
+        self.template: TemplateProcess | None = None  # is asked for workers
+        self._retired: list[TemplateProcess] = []  # have workers, and are asked no more
+        self._made: list[TemplateProcess] = []  # will be asked
         self._core = core
         self._plan = plan
         self._policy = policy
@@ -67,37 +69,69 @@ class Roster:
         """Processes, also those that stand by or end."""
         return sum(worker.pid > 0 and not worker.dead for worker in self)
 
-    def hears(self, source: object) -> bool:
-        """Whether that is the template's socket."""
-        return self.template is not None and source is self.template.sock
+    def template_at(self, source: object) -> TemplateProcess | None:
+        """Whose socket that is."""
+        for made in (self.template, *self._retired):
+            if made is not None and made.sock is source:
+                return made
+        return None
 
     def release_fds(self) -> set[int]:
         """In a forked child: the descriptors to close; the objects let go of them."""
         fds: set[int] = set()
         for worker in self:
             fds |= worker.fds()
-        if self.template is not None:
-            fds |= self.template.detach()
+        for made in (self.template, *self._retired, *self._made):
+            if made is not None:
+                fds |= made.detach()
         return fds
 
     def start_template(self) -> None:
+        self.make_template()
+        self.adopt()
+
+    def make_template(self) -> None:
+        """Starts one; adopt() makes it the one that is asked. In any thread."""
         made = TemplateProcess(self._context, self._plan, self._name)
         with forkguard.lock:
             made.connect()
-            self.template = made
+            self._made.append(made)
         try:
             made.start()
         except BaseException:
-            self.end_template()
-            raise
-        self._selector.register(made.sock, selectors.EVENT_READ)
-
-    def end_template(self) -> None:
-        made, self.template = self.template, None
-        if made is not None:
-            with contextlib.suppress(KeyError):
-                self._selector.unregister(made.sock)
+            self._made.remove(made)
             made.end()
+            raise
+        made.started = True
+
+    def adopt(self) -> None:
+        """The last one that has been made takes the place of the one before. That ends with its
+        last worker."""
+        for made in [made for made in self._made if made.started]:
+            if self.template is not None:
+                self.template.dismiss()
+                self._retired.append(self.template)
+            self._made.remove(made)
+            self.template = made
+            self._selector.register(made.sock, selectors.EVENT_READ)
+
+    def end_template(self, made: TemplateProcess | None) -> None:
+        """That, which has died or has nothing more to do; its workers live on."""
+        if made is None:
+            return
+        if made is self.template:
+            self.template = None
+        elif made in self._retired:
+            self._retired.remove(made)
+        else:
+            self._made.remove(made)
+        with contextlib.suppress(KeyError):
+            self._selector.unregister(made.sock)
+        made.end()
+
+    def end_templates(self) -> None:
+        for made in [self.template, *self._retired, *self._made]:
+            self.end_template(made)
 
     def all_gone(self) -> bool:
         """Once no more workers are asked for. The template ends with the last one: told so
@@ -134,6 +168,7 @@ class Roster:
                 stack,
                 now,
                 now + self._policy.start_timeout,
+                template=self.template,
                 group=self._plan.process_group,
             )
             self.workers[serial] = worker

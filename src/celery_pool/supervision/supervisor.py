@@ -28,9 +28,11 @@ from .enforcement import Enforcement
 from .log import Log
 from .notices import Notices
 from .policy import Phase, Policy, Reason
+from .renewal import Renewal
 from .restarts import Restarts
 from .roster import Roster
 from .start import Start
+from .template_process import TemplateProcess
 from .verdicts import cause_of_death, exit_key
 from .worker_process import NEVER, Stage, WorkerProcess
 
@@ -82,15 +84,9 @@ class Supervisor:
         self._prune_due = NEVER
         self._selector = selectors.DefaultSelector()
         self.roster = Roster(core, plan, policy, context, processes, self.name, self._selector)
+        self._renewal = Renewal(core, self.roster)
         self._enforcement = Enforcement(
-            core,
-            policy,
-            plan.soft_signal,
-            self.roster,
-            self.exits,
-            self._log,
-            self._notices,
-            self._selector,
+            core, policy, self.roster, self.exits, self._log, self._notices, self._selector
         )
         with forkguard.lock:
             self._bells = Bells()
@@ -134,7 +130,7 @@ class Supervisor:
             self._supervisor.start()
         except BaseException:
             self.core.supervisor_bell = -1
-            self.roster.end_template()
+            self.roster.end_templates()
             self._close()
             raise
         try:
@@ -209,6 +205,11 @@ class Supervisor:
         """Makes the supervisor look; from anywhere, also from a signal handler."""
         self._bells.ring()
 
+    def renew(self) -> None:
+        """Has all workers replaced by those of a template that is forked now."""
+        self.roster.make_template()
+        self.wake()
+
     def resize(self, processes: int) -> None:
         """Keeps so many workers from now on."""
         self.roster.processes = self.core.processes = processes
@@ -216,16 +217,20 @@ class Supervisor:
 
     # ---- workers ----
 
-    def _template_died(self, cause: BaseException | None = None) -> None:
+    def _template_died(
+        self, made: TemplateProcess | None, cause: BaseException | None = None
+    ) -> None:
         """Somebody killed it, or its initializer has failed. Its workers live on; their exit
         codes are lost."""
-        self.roster.end_template()
+        self.roster.end_template(made)
         if cause is not None and self.start.over.is_set():
             self.core.logger.error("the template's initializer has failed", exc_info=cause)
         self._fail_start(
             cause or StartError("the template process died before the workers were ready")
         )
         for worker in self.roster:
+            if worker.template is not made:
+                continue
             worker.orphan = True
             if worker.dead:
                 self._bury(worker)
@@ -321,7 +326,7 @@ class Supervisor:
                     self.roster.start_template()
                 self.roster.start_worker(self.reason)
             except ConnectionError:  # the template has just died: a new one, at once
-                self._template_died()
+                self._template_died(self.roster.template)
             except OSError as error:  # no process, descriptor or memory to be had now
                 over = self._restarts.failed(time.monotonic())
                 self._log.start_failed(None, error, self._restarts.outage)
@@ -361,8 +366,8 @@ class Supervisor:
             for key, _ in self._selector.select(self._sleep()):
                 if key.fd == self._bells.listens:
                     self._bells.hush()
-                elif self.roster.hears(key.fileobj):
-                    self._hear_template()
+                elif (made := self.roster.template_at(key.fileobj)) is not None:
+                    self._hear(made)
                 elif key.fd == key.data.pidfd:
                     self._worker_died(key.data)
                 else:
@@ -372,6 +377,8 @@ class Supervisor:
             self._enforcement.look_at_limits()
             self._enforcement.look_at_memory()
             self._prune()
+            if self.phase is Phase.RUNNING and self._renewal.go_on():
+                self.wake()  # from now on they have leave_timeout
             self._replenish()
             self._shrink()
 
@@ -388,9 +395,7 @@ class Supervisor:
 
     def _sleep(self) -> float | None:
         """Seconds to the next deadline; None: there is none."""
-        due = [self._enforcement.due(), self._prune_due]
-        for worker in self.roster:
-            due.append(worker.due())
+        due = [self._enforcement.due(), self._prune_due, *(w.due() for w in self.roster)]
         if self._to_start() > 0:
             due.append(self._restarts.next_start)
         soonest = min(due)
@@ -398,11 +403,10 @@ class Supervisor:
             None if soonest == NEVER else min(LONGEST_SLEEP, max(0.0, soonest - time.monotonic()))
         )
 
-    def _hear_template(self) -> None:
-        assert self.roster.template is not None
-        message, fds = self.roster.template.hear()
+    def _hear(self, made: TemplateProcess) -> None:
+        message, fds = made.hear()
         if message is None or message[0] == "broken":
-            self._template_died(None if message is None else load_error(message[2]))
+            self._template_died(made, None if message is None else load_error(message[2]))
             return
         what, serial, detail = message
         if what == "started":
@@ -436,7 +440,7 @@ class Supervisor:
                 if self.phase is not Phase.KILLING:
                     # the template does not answer: the next one may
                     self._log.template_is_silent()
-                    self._template_died()
+                    self._template_died(self.roster.template)
                     return
                 self._give_up_start(worker)
                 continue
@@ -478,7 +482,7 @@ class Supervisor:
         with contextlib.ExitStack() as last:  # all of it, whatever fails: others wait for it
             last.callback(self.start.over.set)  # nobody waits for that any more
             last.callback(self._close)
-            last.callback(self.roster.end_template)
+            last.callback(self.roster.end_templates)
             last.callback(self._notices.end)
             last.callback(self.core.stop_reaper)
             if terminated:

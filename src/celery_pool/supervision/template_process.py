@@ -42,6 +42,7 @@ class TemplateProcess:
         self._process: BaseProcess | None = None
         self._pidfd = -1
         self._dismissed = False
+        self.started = False
 
     def connect(self) -> None:
         """Makes the socket pair; first of all."""

@@ -50,6 +50,7 @@ class WorkerProcess:
         asked: float,
         start_by: float,
         *,
+        template: object,
         group: bool = False,
     ) -> None:
         self.serial = serial
@@ -58,6 +59,7 @@ class WorkerProcess:
         self.stack_pipe = stack_pipe  # read end; the worker's faulthandler writes to the other
         self.asked = asked  # when the template was, monotonic seconds
         self.start_by = start_by  # when it has to be ready
+        self.template = template  # which has been asked for it
         self.pid = 0
         self.pidfd = -1
         self.stage = Stage.ASKED
