@@ -60,7 +60,8 @@ class TemplateProcess:
             )
             method = self._context.get_start_method()
             if method == "fork":
-                title_setter()  # found, or not, once for all pools of this process
+                title_setter.cache_clear()
+                title_setter()  # looked for here: the child would copy what that touches
             elif method == "forkserver":
                 _preload()
             with _without_group_signals(self._context), _as_no_daemon():
