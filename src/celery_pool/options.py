@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import _signal  # type: ignore[import-not-found]  # signal wraps its functions in enums, slowly
 import contextlib
 import multiprocessing
 import operator
@@ -27,6 +28,14 @@ if TYPE_CHECKING:
 
 #: Bytes; measured by benchmarks/workloads/payload.py, see docs/performance.md.
 SEGMENT_THRESHOLD = 16384
+
+#: Signals that a worker may be told to treat in a way of its own.
+_FREE_SIGNALS = frozenset(_signal.valid_signals()) - {
+    signal.SIGKILL,
+    signal.SIGSTOP,
+    signal.SIGCHLD,
+    stack_signal(),
+}
 
 _CALLBACKS_IN = {
     "any": CallbacksIn.ANY_THREAD,
@@ -302,12 +311,7 @@ def _exception_classes(name: str, given: Any) -> tuple[type[BaseException], ...]
 def _shield(shield: Iterable[int], ignore_sigint: bool | None) -> tuple[int, ...]:
     numbers = {operator.index(number) for number in shield}
     for number in numbers:
-        if number not in signal.valid_signals() or number in (
-            signal.SIGKILL,
-            signal.SIGSTOP,
-            signal.SIGCHLD,
-            stack_signal(),
-        ):
+        if number not in _FREE_SIGNALS:
             raise ValueError(f"shield={shield!r}: signal {number} cannot be kept off")
     if ignore_sigint is not None:
         numbers = numbers - {signal.SIGINT} | ({signal.SIGINT} if ignore_sigint else set())
@@ -315,12 +319,7 @@ def _shield(shield: Iterable[int], ignore_sigint: bool | None) -> tuple[int, ...
 
 
 def _soft_signal(number: int) -> int:
-    if number not in signal.valid_signals() or number in (
-        signal.SIGKILL,
-        signal.SIGSTOP,
-        signal.SIGCHLD,
-        stack_signal(),
-    ):
+    if number not in _FREE_SIGNALS:
         raise ValueError(f"soft_signal={number!r} cannot carry the soft limit")
     return int(number)
 

@@ -71,7 +71,7 @@ def reset_signals(shield: tuple[int, ...]) -> None:
     for number in {*GROUP_SIGNALS, *shield}:
         _signal.signal(number, _signal.SIG_IGN)
     signal.set_wakeup_fd(-1)
-    signal.pthread_sigmask(signal.SIG_SETMASK, ())
+    _signal.pthread_sigmask(_signal.SIG_SETMASK, ())
 
 
 class Template:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import _signal  # type: ignore[import-not-found]  # signal wraps its functions in enums, slowly
 import contextlib
 import multiprocessing.process
 import os
@@ -156,11 +157,11 @@ def _without_group_signals(context: BaseContext) -> Iterator[None]:
 
         resource_tracker.ensure_running()  # its own start would unblock SIGINT
     group = () if context.get_start_method() == "forkserver" else GROUP_SIGNALS
-    mask = signal.pthread_sigmask(signal.SIG_BLOCK, group)
+    mask = _signal.pthread_sigmask(_signal.SIG_BLOCK, group)
     try:
         yield
     finally:
-        signal.pthread_sigmask(signal.SIG_SETMASK, mask)
+        _signal.pthread_sigmask(_signal.SIG_SETMASK, mask)
 
 
 @contextlib.contextmanager
