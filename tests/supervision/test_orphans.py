@@ -421,12 +421,14 @@ def test_a_worker_of_another_build_refuses(tmp_path):
     (upgraded / extension.name).write_bytes(binary.replace(b"CLRYPOOL", b"CLRYNEXT"))
     done = run_script(
         """
-import sys
+import os, sys
 import celery_pool, tasks
 from celery_pool import AttachError, TaskPool
 if __name__ == "__main__":
     method, upgraded = sys.argv[1:]
     sys.path.insert(0, upgraded)
+    path = os.environ["PYTHONPATH"]
+    os.environ["PYTHONPATH"] = f"{upgraded}:{path}"  # for the forkserver
     pool = TaskPool(2, context=method, start_timeout=20)
     try:
         pool.run()
@@ -436,6 +438,7 @@ if __name__ == "__main__":
         print("it runs")
         pool.terminate()
     sys.path.remove(upgraded)
+    os.environ["PYTHONPATH"] = path
     with TaskPool(2, context="spawn") as pool:
         print(pool.apply_async(tasks.same, (1,)).get(10))
 """,
