@@ -629,15 +629,14 @@ class TaskPool(TaskPoolBase):
         if core.state != PoolState.IDLE:
             core = self._core = self._new_core(core.limit, core.last_tid)
         core.state = PoolState.STARTING
-        supervisor = Supervisor(
-            core,
-            self._options.plan(self.processes),
-            self._options.policy(self._lost_breaks_pool),
-            self._options.context,
-            self.processes,
-        )
-        self._starting = supervisor
         try:
+            supervisor = self._starting = Supervisor(
+                core,
+                self._options.plan(self.processes),
+                self._options.policy(self._lost_breaks_pool),
+                self._options.context,
+                self.processes,
+            )
             supervisor.begin(attended)
         except BaseException:
             self._starting = None

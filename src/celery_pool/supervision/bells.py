@@ -25,16 +25,12 @@ class Bells:
 
     def __init__(self) -> None:
         """OSError if there are no descriptors."""
+        self._pid = os.getpid()
         self.listens = self.rings = self._end_seen = self._end = -1
-        try:
-            self.listens, self.rings = os.pipe()
-            self._end_seen, self._end = os.pipe()
-            os.set_blocking(self.listens, False)
-            os.set_blocking(self.rings, False)
-        except BaseException:
-            self.end()
-            self.close()
-            raise
+        self.listens, self.rings = os.pipe()
+        self._end_seen, self._end = os.pipe()
+        os.set_blocking(self.listens, False)
+        os.set_blocking(self.rings, False)
 
     def fds(self) -> set[int]:
         return {self.listens, self.rings, self._end_seen, self._end}
@@ -60,13 +56,15 @@ class Bells:
     def end(self) -> None:
         self._close_fds("listens", "_end")
 
-    def close(self) -> None:
-        """When nobody rings or waits any more."""
-        self._close_fds("_end_seen", "rings")
+    def __del__(self) -> None:
+        """Until then others may ring, and wait."""
+        if os.getpid() == self._pid:  # a forked child has closed them
+            self._close_fds("listens", "rings", "_end_seen", "_end")
 
     def _close_fds(self, *names: str) -> None:
         for name in names:
             fd = getattr(self, name)
             setattr(self, name, -1)
             if fd >= 0:
-                os.close(fd)
+                with contextlib.suppress(OSError):  # somebody else has closed it
+                    os.close(fd)

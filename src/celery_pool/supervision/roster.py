@@ -108,12 +108,12 @@ class Roster:
         """The last one that has been made takes the place of the one before. That ends with its
         last worker."""
         for made in [made for made in self._made if made.started]:
+            self._selector.register(made.sock, selectors.EVENT_READ)
             if self.template is not None:
                 self.template.dismiss()
                 self._retired.append(self.template)
             self._made.remove(made)
             self.template = made
-            self._selector.register(made.sock, selectors.EVENT_READ)
 
     def end_template(self, made: TemplateProcess | None) -> None:
         """That, which has died or has nothing more to do; its workers live on."""
@@ -148,47 +148,54 @@ class Roster:
             ConnectionError: the template is dead.
         """
         assert self.template is not None
-        serial = next(self._serials)
-        with forkguard.lock:
-            channel = _poolcore.Channel(
-                self._core.ring_size, self._policy.max_tasks, self._free_index()
-            )
-            lifeline, ours = os.pipe()
-            try:
-                stack, stack_end = os.pipe()
-            except OSError:
-                os.close(lifeline)
-                os.close(ours)
-                raise
-            now = time.monotonic()
-            worker = WorkerProcess(
-                serial,
-                channel,
-                ours,
-                stack,
-                now,
-                now + self._policy.start_timeout,
-                template=self.template,
-                group=self._plan.process_group,
-            )
-            self.workers[serial] = worker
-        os.set_blocking(stack, False)
-        os.set_blocking(stack_end, False)
-        self._core.attach(channel)
+        worker, theirs = self._new_worker()
         try:
+            self._core.attach(worker.channel)
             self.template.ask_for_worker(
-                serial,
-                channel.index,
-                [*self._core.worker_fds(), *channel.worker_fds(), lifeline, stack_end],
+                worker.serial,
+                worker.channel.index,
+                [*self._core.worker_fds(), *worker.channel.worker_fds(), *theirs],
             )
         except BaseException:
-            del self.workers[serial]
-            self._core.recover(channel, reason)
+            del self.workers[worker.serial]
+            self._core.recover(worker.channel, reason)
             worker.close()
             raise
         finally:
-            os.close(lifeline)
-            os.close(stack_end)
+            for fd in theirs:
+                os.close(fd)
+
+    def _new_worker(self) -> tuple[WorkerProcess, list[int]]:
+        """One that the roster knows; its ends of the pipes, which the caller closes."""
+        fds: list[int] = []
+        try:
+            with forkguard.lock:
+                channel = _poolcore.Channel(
+                    self._core.ring_size, self._policy.max_tasks, self._free_index()
+                )
+                lifeline, ours = os.pipe()
+                fds += lifeline, ours
+                stack, stack_end = os.pipe()
+                fds += stack, stack_end
+                os.set_blocking(stack, False)
+                os.set_blocking(stack_end, False)
+                now = time.monotonic()
+                worker = WorkerProcess(
+                    next(self._serials),
+                    channel,
+                    ours,
+                    stack,
+                    now,
+                    now + self._policy.start_timeout,
+                    template=self.template,
+                    group=self._plan.process_group,
+                )
+                self.workers[worker.serial] = worker
+        except BaseException:
+            for fd in fds:
+                os.close(fd)
+            raise
+        return worker, [lifeline, stack_end]
 
     def confirm(self, serial: int, pid: int, fds: list[int]) -> None:
         """The template has forked it; `fds`: its pidfd, or nothing."""

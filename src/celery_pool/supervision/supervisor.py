@@ -91,7 +91,11 @@ class Supervisor:
         with forkguard.lock:
             self._bells = Bells()
             forkguard.guard(self)
-        self._selector.register(self._bells.listens, selectors.EVENT_READ)
+        try:
+            self._selector.register(self._bells.listens, selectors.EVENT_READ)
+        except BaseException:
+            self._close()
+            raise
         self._supervisor = threading.Thread(
             target=self._run, name=f"{self.name}-supervisor", daemon=True
         )
@@ -106,10 +110,6 @@ class Supervisor:
             fds.add(self._selector.fileno())
         fds |= self.roster.release_fds()
         return fds
-
-    def __del__(self) -> None:
-        if self.in_own_process():
-            self._bells.close()
 
     # ---- called by the facade ----
 
@@ -130,8 +130,10 @@ class Supervisor:
             self._supervisor.start()
         except BaseException:
             self.core.supervisor_bell = -1
-            self.roster.end_templates()
-            self._close()
+            try:
+                self.roster.end_templates()
+            finally:
+                self._close()
             raise
         try:
             self._reaper.start()

@@ -17,6 +17,7 @@ from multiprocessing.process import BaseProcess
 from ..child import template
 from ..child.plan import GROUP_SIGNALS, WorkerPlan, receive, send
 from ..child.worker import title_setter
+from ..host import starting
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -48,7 +49,12 @@ class TemplateProcess:
     def connect(self) -> None:
         """Makes the socket pair; first of all."""
         self.sock, self._theirs = socket.socketpair(socket.AF_UNIX, _packet_socket)
-        self.sock.settimeout(TEMPLATE_STUCK)
+        try:
+            self.sock.settimeout(TEMPLATE_STUCK)
+        except BaseException:
+            self.sock.close()
+            self._theirs.close()
+            raise
 
     def start(self) -> None:
         """Starts the process. If it raises, `end` has to follow all the same."""
@@ -66,7 +72,7 @@ class TemplateProcess:
             elif method == "forkserver":
                 _preload()
             with _without_group_signals(self._context), _as_no_daemon():
-                process.start()
+                starting.start(process)
         finally:
             self._theirs.close()
         self._process = process
