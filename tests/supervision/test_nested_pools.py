@@ -91,13 +91,15 @@ class OwnContext(ForkContext):
     Process = OwnProcess
 
 
-def test_whatever_fails_at_the_end_nobody_waits_for_ever(monkeypatch):
-    failed = []
-    monkeypatch.setattr(threading, "excepthook", lambda args: failed.append(str(args.exc_value)))
-    for end in ("terminate", "close"):
-        p = TaskPool(1, context=OwnContext())
-        p.run()
-        assert p.apply_async(tasks.same, (1,)).get(DEADLINE) == 1
-        getattr(p, end)()
-        assert Background(p.join).result()
-    assert failed == ["closed badly"] * 2
+@pytest.mark.parametrize("end", ["terminate", "close"])
+def test_whatever_fails_at_the_end_nobody_waits_for_ever(end):
+    """The pool is broken, with that as the cause."""
+    log = Log()
+    p = TaskPool(1, context=OwnContext(), logger=log.logger)
+    p.run()
+    assert p.apply_async(tasks.same, (1,)).get(DEADLINE) == 1
+    getattr(p, end)()
+    assert Background(p.join).result()
+    assert "closed badly" in log.text
+    with pytest.raises(CrashLoopError, match="RuntimeError: closed badly"):
+        p.apply_async(tasks.same, (1,))

@@ -6,7 +6,7 @@ Messages are pickled tuples on a packet socket, descriptors beside them:
     template -> parent   ("started", serial, pid)  + pidfd
                          ("failed", serial, text)
                          ("exited", serial, exitcode)
-                         ("broken", 0, error)     its initializer has failed; remote.dump_error's
+                         ("broken", 0, error)     it ends; error: remote.dump_error's
 """
 
 from __future__ import annotations

@@ -15,12 +15,14 @@ from __future__ import annotations
 import _signal  # type: ignore[import-not-found]  # signal wraps its functions in enums, slowly
 import contextlib
 import contextvars
+import errno
 import gc
 import multiprocessing
 import os
 import select
 import signal
 import socket
+import time
 
 from ..wire.remote import dump_error, shortened
 from . import blas
@@ -30,6 +32,9 @@ from .worker import show_name, worker_main
 
 #: Python ignores them in every program.
 PYTHONS_OWN = {getattr(signal, name, 0) for name in ("SIGPIPE", "SIGXFSZ", "SIGXFZ")}
+
+#: Pauses after which a message is sent again that could not be sent, in seconds.
+TELL_AGAIN = (0.001, 0.01, 0.1)
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -54,11 +59,14 @@ def _template_main(sock: socket.socket, plan: WorkerPlan, pool_name: str) -> Non
     if plan.blas_threads is not None:
         blas.limit_threads(plan.blas_threads, plan.blas_spare)
     template = Template(sock, plan, pool_name)
-    if not template.initialize():
-        os._exit(1)
-    if plan.blas_threads is not None and not plan.blas_spare:
-        blas.limit_loaded(plan.blas_threads)
-    template.serve()
+    try:
+        if plan.template_initializer is not None:
+            plan.template_initializer(*plan.template_initargs)
+        if plan.blas_threads is not None and not plan.blas_spare:
+            blas.limit_loaded(plan.blas_threads)
+        template.serve()
+    except BaseException as error:
+        template.give_up(error)
     os._exit(0)  # workers are the parent's to end: do not wait for them
 
 
@@ -81,21 +89,15 @@ class Template:
         self.pool_name = pool_name
         self.children: dict[int, int] = {}  # pids by serial number
 
-    def initialize(self) -> bool:
-        """What all workers are to find done, and share the memory of."""
-        if self.plan.template_initializer is not None:
-            try:
-                self.plan.template_initializer(*self.plan.template_initargs)
-            except BaseException as error:
-                data = dump_error(error)
-                if len(data) > LONGEST_MESSAGE // 2:
-                    data = dump_error(shortened(error))
-                self.tell(("broken", 0, data), [])
-                with contextlib.suppress(ConnectionError):
-                    while self.sock.recv(1):  # requests left unread would hide what was told
-                        pass
-                return False
-        return True
+    def give_up(self, error: BaseException) -> None:
+        """The initializer has failed, or something that cannot be done without."""
+        data = dump_error(error)
+        if len(data) > LONGEST_MESSAGE // 2:
+            data = dump_error(shortened(error))
+        with contextlib.suppress(OSError):
+            self.tell(("broken", 0, data), [])
+            while self.sock.recv(1):  # requests left unread would hide what was told
+                pass
 
     def serve(self) -> None:
         child_bell, ring = os.pipe()
@@ -129,6 +131,8 @@ class Template:
             serial, index, fds = requests.pop(0)
             close = [*self.own_fds, *(fd for _, _, others in requests for fd in others)]
             try:
+                if len(fds) < len(WorkerFds._fields):  # some did not fit in here
+                    raise OSError(errno.EMFILE, os.strerror(errno.EMFILE))
                 pid = self.children[serial] = self.forker.fork(
                     index,
                     f"{self.pool_name}-worker-{serial}",
@@ -182,8 +186,15 @@ class Template:
                 self.tell(("exited", serial, exitcode), [])
 
     def tell(self, message: tuple[Any, ...], fds: list[int]) -> None:
-        with contextlib.suppress(ConnectionError):  # the parent is gone: the next receive ends us
-            send(self.sock, message, fds)
+        """OSError if there is no memory for it, for a while."""
+        for pause in TELL_AGAIN:
+            try:
+                return send(self.sock, message, fds)
+            except ConnectionError:  # the parent is gone: the next receive ends us
+                return None
+            except OSError:
+                time.sleep(pause)
+        send(self.sock, message, fds)
 
 
 def _nothing(signum: int, frame: object) -> None:

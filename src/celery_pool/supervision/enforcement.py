@@ -86,7 +86,8 @@ class Enforcement:
                 self._log.soft_limit_lost(worker)
         elif what == "hard_limit":
             worker.end_with_stack(what, now, self._policy.hard_grace)
-            self._selector.register(worker.stack_pipe, selectors.EVENT_READ, worker)
+            with contextlib.suppress(OSError):  # then nobody tells when the stack is here
+                self._selector.register(worker.stack_pipe, selectors.EVENT_READ, worker)
         else:
             worker.end_with(what, signum, now, grace)
             self.take_steps(worker, now)

@@ -98,6 +98,12 @@ class Log:
         text = "the template process does not answer: it is replaced"
         self.say(ERROR, "template", text)
 
+    def template_failed(self, cause: BaseException) -> None:
+        self.say(ERROR, "template", "the template has failed: it is replaced", cause=cause)
+
+    def turn_failed(self, error: BaseException) -> None:
+        self.say(ERROR, "turn_failed", "the supervisor has failed: it tries again", cause=error)
+
     def broken(self, what: str, cause: BaseException) -> None:
         self.say(ERROR, "broken", f"the pool is broken: {what}", cause=cause)
 

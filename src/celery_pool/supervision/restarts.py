@@ -15,6 +15,10 @@ from collections import deque
 from .verdicts import killed_by_others
 from .worker_process import WorkerProcess
 
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from .log import Log
+
 #: Before a second crash in a row is made good, and before a failed start is tried
 #: again; doubles each time, in seconds.
 FIRST_DELAY = 0.01
@@ -120,6 +124,38 @@ class Restarts:
     def _wait(self, now: float, delay: float) -> None:
         jitter = int.from_bytes(os.urandom(2)) / 0xFFFF
         self.next_start = now + delay * (1 + JITTER * jitter)
+
+
+class Failures:
+    """Turns of the supervisor that have failed: for want of memory or descriptors, or by a
+    defect of ours.
+
+    :param most: failures within `window` seconds that are borne.
+    """
+
+    def __init__(self, most: int, window: float, log: Log) -> None:
+        self._most = most
+        self._window = window
+        self._log = log
+        self._times: deque[float] = deque()
+        self._in_a_row = 0
+
+    def bears(self, error: Exception) -> bool:
+        """Returns when it is time for the next turn; False: there have been too many."""
+        now = time.monotonic()
+        self._times.append(now)
+        while self._times[0] < now - self._window:
+            self._times.popleft()
+        self._in_a_row += 1
+        if len(self._times) > self._most:
+            return False
+        self._log.turn_failed(error)
+        time.sleep(_doubled(self._in_a_row - 1, LONGEST_DELAY))
+        return True
+
+    def none(self) -> None:
+        """A turn has not failed."""
+        self._in_a_row = 0
 
 
 class Row:

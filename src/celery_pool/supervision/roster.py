@@ -208,7 +208,14 @@ class Roster:
         worker.enter(Stage.STARTED)
         if fds:
             worker.pidfd = fds[0]
-            self._selector.register(worker.pidfd, selectors.EVENT_READ, worker)
+
+    def watch(self) -> None:
+        """Has the selector tell of the end of those of which it does not yet; after an
+        OSError that is still to be done."""
+        for worker in self:
+            if worker.pidfd >= 0 and not worker.watched and not worker.dead:
+                self._selector.register(worker.pidfd, selectors.EVENT_READ, worker)
+                worker.watched = True
 
     def starting(self) -> int:
         """Workers of which it is not known yet whether their start succeeds."""

@@ -29,7 +29,7 @@ from .log import Log
 from .notices import Notices
 from .policy import Phase, Policy, Reason
 from .renewal import Renewal
-from .restarts import Restarts
+from .restarts import Failures, Restarts
 from .roster import Roster
 from .start import Start
 from .template_process import TemplateProcess
@@ -42,6 +42,7 @@ EXIT_CODE_WAIT = 0.5
 LONGEST_SLEEP = 3600.0
 #: How long callbacks may still run after the end of the workers, in seconds.
 REAPER_GRACE = 5.0
+FAILED = "the supervisor has failed"
 
 
 class Supervisor:
@@ -78,6 +79,7 @@ class Supervisor:
         self._pid = os.getpid()
         self._log = Log(core)
         self._notices = Notices(f"{self.name}-notices", self._log)
+        self._failures = Failures(policy.max_restarts, policy.restart_window, self._log)
         self._restarts = Restarts(policy.max_restarts, policy.restart_window, policy.start_retries)
         self._readied = 0  # workers that came to be ready, until all have once
         self._oom = OutOfMemoryKills()
@@ -222,11 +224,11 @@ class Supervisor:
     def _template_died(
         self, made: TemplateProcess | None, cause: BaseException | None = None
     ) -> None:
-        """Somebody killed it, or its initializer has failed. Its workers live on; their exit
+        """Somebody killed it, or it has failed. Its workers live on; their exit
         codes are lost."""
         self.roster.end_template(made)
         if cause is not None and self.start.over.is_set():
-            self.core.logger.error("the template's initializer has failed", exc_info=cause)
+            self._log.template_failed(cause)
         self._fail_start(
             cause or StartError("the template process died before the workers were ready")
         )
@@ -252,7 +254,7 @@ class Supervisor:
     def _worker_died(self, worker: WorkerProcess) -> None:
         """Dead for certain. The exit code comes from the template."""
         worker.enter(Stage.DEAD)
-        if worker.pidfd >= 0:
+        if worker.watched:
             self._selector.unregister(worker.pidfd)
         worker.bury_at = time.monotonic() + EXIT_CODE_WAIT
         if worker.group:
@@ -262,7 +264,6 @@ class Supervisor:
 
     def _bury(self, worker: WorkerProcess) -> None:
         """Recovers the tasks of a dead worker and counts why it is dead."""
-        del self.roster.workers[worker.serial]
         if not worker.exitcode:
             self.core.collect()  # it may have said that it leaves
             self.roster.heed(worker)
@@ -270,13 +271,14 @@ class Supervisor:
         self._enforcement.forget_stack(worker)
         killing = self.phase is Phase.KILLING
         key = exit_key(worker, self.phase)
-        self.exits[key] += 1
         out_of_memory = worker.exitcode == -signal.SIGKILL and self._oom.increased()
         task = self.core.task_of(worker.channel)
         lost = {"pid": worker.pid, "exitcode": worker.exitcode, "out_of_memory": out_of_memory}
         self.core.recover(
             worker.channel, self.reason if killing else (WorkerLostError, lost), not killing
         )
+        del self.roster.workers[worker.serial]
+        self.exits[key] += 1
         worker.close()
         self._log.buried(worker, key, task, out_of_memory)
         if worker.why is None and not worker.channel.leaving and not killing:
@@ -348,49 +350,50 @@ class Supervisor:
 
     def _run(self) -> None:
         try:
-            self._watch()
-        except BaseException as error:  # a defect of ours: nobody may wait for ever
-            what = "the supervisor has failed"
-            self._log.broken(what, error)
-            self.reason = (
-                CrashLoopError,
-                {"message": what, "cause": error},
-            )
-            self.core.break_pool(self.reason)
-            self._fail_start(error)
-            self._abandon()
+            self._oom.watch()
+            while not self._finished():
+                try:
+                    self._turn()
+                    self._failures.none()
+                except Exception as error:
+                    if self.phase is Phase.KILLING or not self._failures.bears(error):
+                        raise
+        except BaseException as error:  # nobody may wait for ever
+            self._abandon(error)
         finally:
             self._finish()
 
-    def _watch(self) -> None:
-        self._oom.watch()
-        while not self._finished():
-            for key, _ in self._selector.select(self._sleep()):
-                if key.fd == self._bells.listens:
-                    self._bells.hush()
-                elif (made := self.roster.template_at(key.fileobj)) is not None:
-                    self._hear(made)
-                elif key.fd == key.data.pidfd:
-                    self._worker_died(key.data)
-                else:
-                    self._enforcement.forget_stack(key.data)
-                    key.data.stack_arrives(time.monotonic())
-            self._look_at_workers()
-            self._enforcement.look_at_limits()
-            self._enforcement.look_at_memory()
-            self._prune()
-            if self.phase is Phase.RUNNING and self._renewal.go_on():
-                self.wake()  # from now on they have leave_timeout
-            self._replenish()
-            self._shrink()
+    def _turn(self) -> None:
+        """What is left undone by one that fails the next one does."""
+        for key, _ in self._selector.select(self._sleep()):
+            if key.fd == self._bells.listens:
+                self._bells.hush()
+            elif (made := self.roster.template_at(key.fileobj)) is not None:
+                self._hear(made)
+            elif key.fd == key.data.pidfd:
+                self._worker_died(key.data)
+            else:
+                self._enforcement.forget_stack(key.data)
+                key.data.stack_arrives(time.monotonic())
+        self._look_at_workers()
+        self._enforcement.look_at_limits()
+        self._enforcement.look_at_memory()
+        self._prune()
+        if self.phase is Phase.RUNNING and self._renewal.go_on():
+            self.wake()  # from now on they have leave_timeout
+        self._replenish()
+        self._shrink()
+        self.roster.watch()
 
-    def _abandon(self) -> None:
+    def _abandon(self, error: BaseException) -> None:
         """Kills the workers and recovers what they had, with no other help."""
-        self.phase = Phase.KILLING
-        for worker in self.roster:
-            worker.kill()
-            worker.wait()
-            self.core.recover(worker.channel, self.reason, False)
+        with contextlib.ExitStack() as last:  # all of it, whatever fails
+            for worker in self.roster:
+                last.callback(self.core.recover, worker.channel, self.reason, False)
+                last.callback(worker.wait)
+                last.callback(worker.kill)
+            last.callback(self._fail_start, error)
+            self._break(CrashLoopError, FAILED, error)
 
     def _finished(self) -> bool:
         return self.phase in (Phase.STOPPING, Phase.KILLING) and self.roster.all_gone()
@@ -479,20 +482,23 @@ class Supervisor:
         self._prune_due = NEVER if seconds is None else time.monotonic() + seconds
 
     def _finish(self) -> None:
-        terminated = self.phase is Phase.KILLING
         self.core.supervisor_bell = -1
-        with contextlib.ExitStack() as last:  # all of it, whatever fails: others wait for it
-            last.callback(self.start.over.set)  # nobody waits for that any more
-            last.callback(self._close)
-            last.callback(self.roster.end_templates)
-            last.callback(self._notices.end)
-            last.callback(self.core.stop_reaper)
-            if terminated:
-                self.core.fail_rest(self.reason)
-            self.core.prune(everything=True)
+        try:
+            with contextlib.ExitStack() as last:  # all of it, whatever fails
+                last.callback(self.roster.end_templates)
+                last.callback(self.core.stop_reaper)
+                if self.phase is Phase.KILLING:
+                    last.callback(self.core.fail_rest, self.reason)
+                self.core.prune(everything=True)
+        except BaseException as error:
+            self._break(CrashLoopError, FAILED, error)
+        finally:
+            self._notices.end()
+            self._close()
+            self.start.over.set()  # nobody waits for that any more
 
     def _close(self) -> None:
         self.roster.close()
-        self.phase = Phase.ENDED
         self._selector.close()
+        self.phase = Phase.ENDED
         self._bells.end()

@@ -62,6 +62,7 @@ class WorkerProcess:
         self.template = template  # which has been asked for it
         self.pid = 0
         self.pidfd = -1
+        self.watched = False  # the selector knows the pidfd
         self.stage = Stage.ASKED
         self.ready = False  # has reached that stage
         self.orphan = False  # its template is gone, and with it the exit code
@@ -182,4 +183,5 @@ class WorkerProcess:
             fd = getattr(self, name)
             setattr(self, name, -1)
             if fd >= 0:
-                os.close(fd)
+                with contextlib.suppress(OSError):  # somebody else has closed it
+                    os.close(fd)
