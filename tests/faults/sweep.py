@@ -22,6 +22,7 @@ import signal
 import sys
 import tempfile
 import threading
+import time
 from collections.abc import Callable, Iterator
 from typing import IO, Any
 
@@ -93,6 +94,15 @@ def during_fileno(pool: TaskPool, armed: Armed) -> None:
         pool.fileno()
 
 
+def during_renewal(pool: TaskPool, armed: Armed) -> None:
+    pool.run()
+    before = set(pool.get_worker_pids())
+    with armed():
+        pool.renew()
+        wait_until(lambda: not before & set(pool.get_worker_pids()), DEADLINE, "new workers")
+        works(pool)
+
+
 def during_end(pool: TaskPool, armed: Armed) -> None:
     pool.run()
     works(pool)
@@ -112,6 +122,7 @@ PHASES = {
     "replacement": during_replacement,
     "payloads": during_payloads,
     "fileno": during_fileno,
+    "renewal": during_renewal,
     "end": during_end,
     "terminate": during_terminate,
 }
@@ -165,6 +176,7 @@ class Sweep:
 
     def _case(self, phase: str, call: str, n: int, errors: IO[bytes]) -> bool:
         """Whether the call failed."""
+        begin = time.monotonic()
         faulthandler.dump_traceback_later(HANGS, exit=True, file=sys.stdout)
         print(f"{phase}: {call} {n} ", end="", flush=True)
         self._fired = False
@@ -184,7 +196,7 @@ class Sweep:
             if self.role != "worker" and "celery_pool" in written:
                 defects.append(f"written: {written}")
             self.defects += [f"{phase}, {call} {n}: {outcome}: {defect}" for defect in defects]
-            print(outcome, *defects, sep="\n    ")
+            print(f"{outcome} ({time.monotonic() - begin:.2f} s)", *defects, sep="\n    ")
         else:
             print("nothing fails", written)
             assert not defects, (defects, outcome)

@@ -93,11 +93,7 @@ class Supervisor:
         with forkguard.lock:
             self._bells = Bells()
             forkguard.guard(self)
-        try:
-            self._selector.register(self._bells.listens, selectors.EVENT_READ)
-        except BaseException:
-            self._close()
-            raise
+        self._selector.register(self._bells.listens, selectors.EVENT_READ)
         self._supervisor = threading.Thread(
             target=self._run, name=f"{self.name}-supervisor", daemon=True
         )
@@ -358,13 +354,13 @@ class Supervisor:
                 except Exception as error:
                     if self.phase is Phase.KILLING or not self._failures.bears(error):
                         raise
+                    self.wake()  # the next one does what this one has not
         except BaseException as error:  # nobody may wait for ever
             self._abandon(error)
         finally:
             self._finish()
 
     def _turn(self) -> None:
-        """What is left undone by one that fails the next one does."""
         for key, _ in self._selector.select(self._sleep()):
             if key.fd == self._bells.listens:
                 self._bells.hush()
