@@ -53,7 +53,8 @@ cdef inline uint32_t short_queue(Core core, uint32_t pace) noexcept:
 
 cdef void measure_depth(Core core) noexcept:
     """With few tasks in flight each worker shall have its share of them."""
-    core.deepest = <uint32_t> max(1, min(<uint64_t> DEEPEST, core.limit // max(1, core.processes)))
+    cdef uint64_t share = core.limit // max(<uint64_t> core.processes, <uint64_t> 1)
+    core.deepest = <uint32_t> min(max(share, <uint64_t> 1), <uint64_t> DEEPEST)
 
 
 cdef inline PyObject *least_loaded(Core core) noexcept:

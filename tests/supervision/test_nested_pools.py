@@ -13,9 +13,9 @@ from typing import Any
 import pytest
 
 import tasks
-from celery_pool import TaskPool
+from celery_pool import CrashLoopError, TaskPool
 from guards import descendants, wait_until
-from support import DEADLINE, Background, Gate, is_gone
+from support import DEADLINE, Background, Gate, Log, is_gone
 
 # ---- daemonic processes, as the workers of dask and Celery ----
 
