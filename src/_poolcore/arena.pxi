@@ -209,6 +209,8 @@ cdef int parcel_write(Parcel parcel, Piece *pieces, uint32_t count) except -1:
     if error:
         cp_shm_punch(arena.fd, extent.offset, extent.capacity)
         extent.touched = 0
+        if error == EFAULT:     # not of ours: a mapping of a file that has become shorter, say
+            raise OSError(error, f"{os_strerror(error)}: a buffer that is to be sent cannot be read")
         raise OSError(error, f"{os_strerror(error)}: no shared memory for a payload of {length} bytes")
     if length > extent.touched:
         extent.touched = length

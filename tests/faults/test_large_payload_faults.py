@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import signal
 import textwrap
@@ -195,6 +196,19 @@ def test_no_file_size_for_a_worker(pool, what):
     assert p.apply_async(buffer_tasks.checksum, (np.ones(SIZE),)).get(DEADLINE)
     assert p.statistics().lost == 0
     await_given_back(p)
+
+
+def test_a_source_that_cannot_be_read(pool, tmp_path):
+    """A mapping of a file that has become shorter: the text does not blame the pool's memory."""
+    p = pool(None, processes=1)
+    path = tmp_path / "data"
+    path.write_bytes(bytes(SIZE))
+    data = np.memmap(path, np.uint8, "r").view(np.ndarray)
+    os.truncate(path, 0)
+    with pytest.raises(OSError, match="a buffer that is to be sent cannot be read") as caught:
+        p.apply_async(tasks.nothing, (data,))
+    assert caught.value.errno == errno.EFAULT
+    goes_on(p)
 
 
 # the sanitizer's shadow memory takes terabytes of addresses

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import errno
 import itertools
 import os
 import selectors
@@ -16,6 +17,10 @@ from ..host import forkguard
 from .policy import Policy, Reason
 from .template_process import TemplateProcess
 from .worker_process import Stage, WorkerProcess
+
+#: Descriptors of this process that a worker takes: its segment, its doorbell, its lifeline, the
+#: pipe for its stack, its pidfd. Two more while it is started.
+FDS_OF_A_WORKER = 5
 
 
 class Roster:
@@ -144,8 +149,8 @@ class Roster:
         """Asks the template for one.
 
         :param reason: with which tasks end that it has been given, if that fails.
-        :raises OSError: no process, descriptor or memory to be had; a
-            ConnectionError: the template is dead.
+        :raises OSError: no descriptor or memory to be had; a ConnectionError: the
+            template is dead.
         """
         assert self.template is not None
         worker, theirs = self._new_worker()
@@ -191,9 +196,11 @@ class Roster:
                     group=self._plan.process_group,
                 )
                 self.workers[worker.serial] = worker
-        except BaseException:
+        except BaseException as error:
             for fd in fds:
                 os.close(fd)
+            if isinstance(error, OSError) and error.errno == errno.EMFILE:
+                raise too_few_descriptors() from None
             raise
         return worker, [lifeline, stack_end]
 
@@ -282,3 +289,13 @@ class Roster:
         for worker in self.workers.values():
             worker.close()
         self.workers.clear()
+
+
+def too_few_descriptors() -> OSError:
+    from resource import RLIMIT_NOFILE, getrlimit
+
+    return OSError(
+        errno.EMFILE,
+        f"{os.strerror(errno.EMFILE)}: each worker takes {FDS_OF_A_WORKER} descriptors of this "
+        f"process, which may have {getrlimit(RLIMIT_NOFILE)[0]} (RLIMIT_NOFILE)",
+    )

@@ -23,7 +23,7 @@ from ..errors import CrashLoopError, PoolTerminated, StartError, WorkerLostError
 from ..host import forkguard
 from ..host.memory import OutOfMemoryKills
 from ..wire.remote import load_error
-from .bells import Bells
+from .bells import LONGEST_POLL, Bells
 from .enforcement import Enforcement
 from .log import Log
 from .notices import Notices
@@ -38,11 +38,8 @@ from .worker_process import NEVER, Stage, WorkerProcess
 
 #: How long a dead worker's exit code is waited for, in seconds.
 EXIT_CODE_WAIT = 0.5
-#: The supervisor looks at everything this often at least, in seconds.
-LONGEST_SLEEP = 3600.0
 #: How long callbacks may still run after the end of the workers, in seconds.
 REAPER_GRACE = 5.0
-FAILED = "the supervisor has failed"
 
 
 class Supervisor:
@@ -383,13 +380,15 @@ class Supervisor:
 
     def _abandon(self, error: BaseException) -> None:
         """Kills the workers and recovers what they had, with no other help."""
-        with contextlib.ExitStack() as last:  # all of it, whatever fails
-            for worker in self.roster:
-                last.callback(self.core.recover, worker.channel, self.reason, False)
-                last.callback(worker.wait)
-                last.callback(worker.kill)
-            last.callback(self._fail_start, error)
-            self._break(CrashLoopError, FAILED, error)
+        try:
+            self._break(CrashLoopError, "the supervisor has failed", error)
+            self._fail_start(error)
+        finally:
+            with contextlib.ExitStack() as last:  # all of it, whatever fails
+                for worker in self.roster:
+                    last.callback(self.core.recover, worker.channel, self.reason, False)
+                    last.callback(worker.wait)
+                    last.callback(worker.kill)
 
     def _finished(self) -> bool:
         return self.phase in (Phase.STOPPING, Phase.KILLING) and self.roster.all_gone()
@@ -400,9 +399,7 @@ class Supervisor:
         if self._to_start() > 0:
             due.append(self._restarts.next_start)
         soonest = min(due)
-        return (
-            None if soonest == NEVER else min(LONGEST_SLEEP, max(0.0, soonest - time.monotonic()))
-        )
+        return None if soonest == NEVER else min(LONGEST_POLL, max(0.0, soonest - time.monotonic()))
 
     def _hear(self, made: TemplateProcess) -> None:
         message, fds = made.hear()
@@ -487,7 +484,7 @@ class Supervisor:
                     last.callback(self.core.fail_rest, self.reason)
                 self.core.prune(everything=True)
         except BaseException as error:
-            self._break(CrashLoopError, FAILED, error)
+            self._break(CrashLoopError, "the supervisor has failed", error)
         finally:
             self._notices.end()
             self._close()

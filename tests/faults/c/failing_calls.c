@@ -35,7 +35,7 @@ struct page {
     int call, role, error;      /* call: an index, or -1: nothing fails */
     pid_t parent;
     atomic_long left;
-    atomic_int armed, fired;
+    atomic_int armed, fired, for_ever;
     atomic_long used[sizeof names / sizeof *names];
 };
 
@@ -77,7 +77,7 @@ static int place_of(const char *call)
     return -1;
 }
 
-/* `call`: one of the names, or "" to count only. */
+/* `call`: one of the names, or "" to count only; `n`: 0: all of them from now on. */
 bool arm(const char *call, int role, long n, int error)
 {
     if (page == NULL)
@@ -87,6 +87,7 @@ bool arm(const char *call, int role, long n, int error)
     page->error = error;
     page->parent = getpid();
     page->left = n;
+    page->for_ever = n == 0;
     page->fired = 0;
     memset(page->used, 0, sizeof page->used);
     page->armed = 1;
@@ -113,7 +114,7 @@ static bool fails(const char *call)
         return false;
     int place = place_of(call);
     page->used[place]++;
-    if (place != page->call || --page->left != 0)
+    if (place != page->call || --page->left > 0 || (page->left < 0 && !page->for_ever))
         return false;
     page->fired = 1;
     errno = page->error;
