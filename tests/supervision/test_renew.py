@@ -54,7 +54,7 @@ def test_nothing_is_lost_meanwhile(pool, method):
     p.reap()
     assert (len(good), len(bad)) == (submitted, 0)
     assert p.fileno() == descriptor
-    assert p.statistics().exits["renewed"] == 4
+    wait_until(lambda: p.statistics().exits == {"renewed": 4}, DEADLINE)
 
 
 def test_who_runs_a_task_ends_it_first(pool, gate):
@@ -96,6 +96,18 @@ def test_the_old_template_is_killed_meanwhile(pool, gate):
     gate.open()
     assert long.get(DEADLINE) == 1
     await_renewed(p, old)
+
+
+def test_a_template_that_dies_renews_nobody(pool):
+    p = pool(None, processes=2)
+    old = p.get_worker_pids()
+    os.kill(p._supervisor.roster.template.pid, signal.SIGKILL)
+    wait_until(lambda: p._supervisor.roster.template is None, DEADLINE)
+    os.kill(old[0], signal.SIGKILL)
+    wait_until(lambda: p.ready == 2 and old[0] not in p.get_worker_pids(), DEADLINE)
+    assert [p.apply_async(tasks.same, (i,)).get(DEADLINE) for i in range(100)] == list(range(100))
+    assert old[1] in p.get_worker_pids()
+    assert p.statistics().exits.get("renewed", 0) == 0
 
 
 def test_the_pool_ends_meanwhile(pool):

@@ -18,10 +18,10 @@ class Renewal:
         that start meanwhile. Whether it has."""
         roster = self._roster
         roster.adopt()
-        old = [w for w in roster if w.stays() and not w.dead and w.template is not roster.template]
-        if not old or roster.template is None:
+        old = [w for w in roster if w.outdated and w.stays() and not w.dead]
+        if not old:
             return False
-        starting = sum(not w.ready and w.template is roster.template for w in roster)
+        starting = sum(not w.ready and not w.outdated for w in roster)
         old.sort(key=lambda worker: (worker.ready, worker.channel.load))
         leaving = old[: max(0, roster.spares() - starting)]
         for worker in leaving:

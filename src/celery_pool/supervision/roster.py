@@ -95,11 +95,15 @@ class Roster:
         self.make_template()
         self.adopt()
 
-    def make_template(self) -> None:
-        """Starts one; adopt() makes it the one that is asked. In any thread."""
+    def make_template(self, renews: bool = False) -> None:
+        """Starts one; adopt() makes it the one that is asked. In any thread.
+
+        :param renews: workers of those before are outdated then.
+        """
         made = TemplateProcess(self._context, self._plan, self._name)
         with forkguard.lock:
             made.connect()
+            made.renews = renews
             self._made.append(made)
         try:
             made.start()
@@ -119,6 +123,9 @@ class Roster:
                 self._retired.append(self.template)
             self._made.remove(made)
             self.template = made
+            if made.renews:
+                for worker in self:
+                    worker.outdated = True
 
     def end_template(self, made: TemplateProcess | None) -> None:
         """That, which has died or has nothing more to do; its workers live on."""
@@ -278,7 +285,7 @@ class Roster:
     def too_many(self) -> list[WorkerProcess]:
         """Those to let go: not ready first, then idle, then the least busy; of equals the
         last places. A spare that nobody needs any more stays where the next one will be needed."""
-        staying = [worker for worker in self if worker.stays()]
+        staying = [worker for worker in self if worker.stays() and not worker.dead]
         staying.sort(key=lambda w: (w.ready, w.channel.load, -w.channel.index))
         spares = self.spares() if self._policy.recycles else 0
         leaving = staying[: max(0, len(staying) - self.processes - spares)]

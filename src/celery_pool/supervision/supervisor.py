@@ -204,7 +204,7 @@ class Supervisor:
 
     def renew(self) -> None:
         """Has all workers replaced by those of a template that is forked now."""
-        self.roster.make_template()
+        self.roster.make_template(renews=True)
         self.wake()
 
     def resize(self, processes: int) -> None:
@@ -480,9 +480,9 @@ class Supervisor:
             with contextlib.ExitStack() as last:  # all of it, whatever fails
                 last.callback(self.roster.end_templates)
                 last.callback(self.core.stop_reaper)
+                last.callback(self.core.prune, everything=True)
                 if self.phase is Phase.KILLING:
-                    last.callback(self.core.fail_rest, self.reason)
-                self.core.prune(everything=True)
+                    self.core.fail_rest(self.reason)
         except BaseException as error:
             self._break(CrashLoopError, "the supervisor has failed", error)
         finally:

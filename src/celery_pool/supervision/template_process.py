@@ -45,6 +45,7 @@ class TemplateProcess:
         self._pidfd = -1
         self._dismissed = False
         self.started = False
+        self.renews = False  # see Roster.make_template
 
     def connect(self) -> None:
         """Makes the socket pair; first of all."""

@@ -60,6 +60,7 @@ class WorkerProcess:
         self.asked = asked  # when the template was, monotonic seconds
         self.start_by = start_by  # when it has to be ready
         self.template = template  # which has been asked for it
+        self.outdated = False  # a later one shall take its place
         self.pid = 0
         self.pidfd = -1
         self.watched = False  # the selector knows the pidfd
