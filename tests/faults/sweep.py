@@ -17,6 +17,7 @@ import ctypes
 import errno
 import faulthandler
 import os
+import re
 import select
 import signal
 import sys
@@ -193,7 +194,7 @@ class Sweep:
             defects += leftovers(before, 3.0)
             defects += [f"raised: {raised}" for raised in self._raised]
             # the interpreter and the fork server may say something of their own
-            if self.role != "worker" and "celery_pool" in written:
+            if self.role != "worker" and re.search(r'File "\S*celery_pool/\w+/\w+\.py"', written):
                 defects.append(f"written: {written}")
             self.defects += [f"{phase}, {call} {n}: {outcome}: {defect}" for defect in defects]
             print(f"{outcome} ({time.monotonic() - begin:.2f} s)", *defects, sep="\n    ")
