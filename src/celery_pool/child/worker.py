@@ -20,10 +20,11 @@ from ..wire import picklers
 from ..wire.remote import dump_error
 from . import current
 from .plan import ATTACH_FAILED, GROUP_SIGNALS, WorkerFds, WorkerPlan, stack_signal
+from .shield import default_handler, raise_shield
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from typing import Any
+    pass
 
 
 def worker_main(
@@ -90,27 +91,6 @@ def reseed() -> None:
     random = sys.modules.get("numpy.random")
     if random is not None:
         random.seed()
-
-
-def raise_shield(shield: tuple[int, ...], owner: int) -> None:
-    mask = _signal.pthread_sigmask(_signal.SIG_BLOCK, shield)
-    for number in shield:
-        _signal.signal(number, default_handler(number))  # as tasks see it
-        _poolcore.shield(number, owner)
-    _signal.pthread_sigmask(_signal.SIG_SETMASK, mask)
-    # what a task forks has no such owner
-    os.register_at_fork(after_in_child=functools.partial(_lower_shield, shield))
-
-
-def _lower_shield(shield: tuple[int, ...]) -> None:
-    for number in shield:
-        if _poolcore.is_shielded(number):
-            _signal.signal(number, default_handler(number))
-
-
-def default_handler(number: int) -> Any:
-    """As it is in a new Python program."""
-    return signal.default_int_handler if number == signal.SIGINT else _signal.SIG_DFL
 
 
 def soft_limit_handler(

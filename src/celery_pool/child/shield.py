@@ -1,0 +1,46 @@
+"""A worker's shield against signals that its process group gets; what tasks start has none."""
+
+from __future__ import annotations
+
+import _signal  # type: ignore[import-not-found]  # signal wraps its functions in enums, slowly
+import os
+import signal
+import threading
+
+from .. import _poolcore
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import Any
+
+
+def raise_shield(shield: tuple[int, ...], owner: int) -> None:
+    """From now on these signals do not end this process, unless it sends them itself, or the
+    process `owner` does."""
+    mask = _signal.pthread_sigmask(_signal.SIG_BLOCK, shield)
+    for number in shield:
+        _signal.signal(number, default_handler(number))  # as tasks see it
+        _poolcore.shield(number, owner)
+    _signal.pthread_sigmask(_signal.SIG_SETMASK, mask)
+
+    # a child's is lowered before a signal can be lost to it
+    before_fork = threading.local()
+
+    def hold_back() -> None:
+        before_fork.mask = _signal.pthread_sigmask(_signal.SIG_BLOCK, shield)
+
+    def go_on() -> None:
+        _signal.pthread_sigmask(_signal.SIG_SETMASK, before_fork.mask)
+
+    def lower() -> None:
+        for number in shield:
+            if _poolcore.is_shielded(number):
+                _signal.signal(number, default_handler(number))
+        go_on()
+
+    os.register_at_fork(before=hold_back, after_in_parent=go_on, after_in_child=lower)
+
+
+def default_handler(number: int) -> Any:
+    """As it is in a new Python program."""
+    return signal.default_int_handler if number == signal.SIGINT else _signal.SIG_DFL
