@@ -22,10 +22,6 @@ from . import current
 from .plan import ATTACH_FAILED, GROUP_SIGNALS, WorkerFds, WorkerPlan, stack_signal
 from .shield import default_handler, raise_shield
 
-TYPE_CHECKING = False
-if TYPE_CHECKING:
-    pass
-
 
 def worker_main(
     plan: WorkerPlan, fds: WorkerFds, close: list[int], index: int, pool_name: str

@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
+from .files import read
+
 
 def catches(pid: int, signum: int) -> bool:
     """Whether the process has a handler for the signal; where that cannot be known: yes."""
     try:
-        with open(f"/proc/{pid}/status", encoding="ascii", errors="replace") as status:
-            for line in status:
-                if line.startswith("SigCgt:"):
-                    return bool(int(line.split()[1], 16) >> (signum - 1) & 1)
+        for line in read(f"/proc/{pid}/status").splitlines():
+            if line.startswith("SigCgt:"):
+                return bool(int(line.split()[1], 16) >> (signum - 1) & 1)
     except (OSError, ValueError):
         pass
     return True

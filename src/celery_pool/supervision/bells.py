@@ -7,6 +7,7 @@ import os
 import select
 import time
 
+from ..host.files import close_fds
 from .worker_process import NEVER
 
 #: No poll waits for longer, in seconds.
@@ -54,17 +55,9 @@ class Bells:
                 break
 
     def end(self) -> None:
-        self._close_fds("listens", "_end")
+        close_fds(self, "listens", "_end")
 
     def __del__(self) -> None:
         """Until then others may ring, and wait."""
         if os.getpid() == self._pid:  # a forked child has closed them
-            self._close_fds("listens", "rings", "_end_seen", "_end")
-
-    def _close_fds(self, *names: str) -> None:
-        for name in names:
-            fd = getattr(self, name)
-            setattr(self, name, -1)
-            if fd >= 0:
-                with contextlib.suppress(OSError):  # somebody else has closed it
-                    os.close(fd)
+            close_fds(self, "listens", "rings", "_end_seen", "_end")

@@ -48,7 +48,7 @@ class Restarts:
         self.outage = Row()
         self._crashing = Row()
         self._killed = Row()
-        self._crashes: deque[float] = deque()
+        self._crashes = Window(window)
         self._owed = 0  # workers that died unasked and have no successor that is ready
 
     @property
@@ -92,10 +92,7 @@ class Restarts:
         task, or was killed before. Whether the budget of so many workers is used up."""
         if self._crashing.another(now, asked) and self._crashing.length > 1:
             self._wait(now, _doubled(self._crashing.length - 2, LONGEST_DELAY))
-        self._crashes.append(now)
-        while self._crashes[0] < now - self.window:
-            self._crashes.popleft()
-        return len(self._crashes) > self.most * workers
+        return self._crashes.another(now) > self.most * workers
 
     def killed_at_start(self, now: float, asked: float, workers: int) -> bool:
         """As `crashed`, before all have been ready once: that is not to take as long as the
@@ -135,19 +132,14 @@ class Failures:
 
     def __init__(self, most: int, window: float, log: Log) -> None:
         self._most = most
-        self._window = window
+        self._times = Window(window)
         self._log = log
-        self._times: deque[float] = deque()
         self._in_a_row = 0
 
     def bears(self, error: Exception) -> bool:
         """Returns when it is time for the next turn; False: there have been too many."""
-        now = time.monotonic()
-        self._times.append(now)
-        while self._times[0] < now - self._window:
-            self._times.popleft()
         self._in_a_row += 1
-        if len(self._times) > self._most:
+        if self._times.another(time.monotonic()) > self._most:
             return False
         self._log.turn_failed(error)
         time.sleep(_doubled(self._in_a_row - 1, LONGEST_DELAY))
@@ -156,6 +148,21 @@ class Failures:
     def none(self) -> None:
         """A turn has not failed."""
         self._in_a_row = 0
+
+
+class Window:
+    """Counts what has happened within the last so many seconds."""
+
+    def __init__(self, seconds: float) -> None:
+        self._seconds = seconds
+        self._times: deque[float] = deque()
+
+    def another(self, now: float) -> int:
+        """It has happened again: how many times that makes."""
+        self._times.append(now)
+        while self._times[0] < now - self._seconds:
+            self._times.popleft()
+        return len(self._times)
 
 
 class Row:

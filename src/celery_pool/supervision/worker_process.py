@@ -10,6 +10,7 @@ import signal
 
 from .._poolcore import Channel
 from ..child.plan import stack_signal
+from ..host.files import close_fds
 from . import stacks
 
 #: How long the text of a stack may take to arrive, and to be complete, in seconds.
@@ -180,9 +181,4 @@ class WorkerProcess:
         return {self.lifeline, self.stack_pipe, self.pidfd}
 
     def close(self) -> None:
-        for name in ("lifeline", "stack_pipe", "pidfd"):
-            fd = getattr(self, name)
-            setattr(self, name, -1)
-            if fd >= 0:
-                with contextlib.suppress(OSError):  # somebody else has closed it
-                    os.close(fd)
+        close_fds(self, "lifeline", "stack_pipe", "pidfd")
