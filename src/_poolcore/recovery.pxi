@@ -5,7 +5,6 @@
 cdef int recover(Core core, Channel channel, reason, bint requeue) except -1:
     cdef AsyncResult job
     cdef Jobs again
-    cdef uint64_t claim
     cdef int ended = 0
     memset(&again, 0, sizeof(again))
     collect_channel(core, channel)
@@ -25,8 +24,7 @@ cdef int recover(Core core, Channel channel, reason, bint requeue) except -1:
             job.channel = None
             jobs_append(&again, job)
         else:
-            claim = cp_peek(&frame_of(job).claim) if frame_stands(job) else 0
-            if cp_claim_tid(claim) == job.number and cp_claim_state(claim) in (CP_CLAIMED, CP_DONE, CP_KILLED):
+            if was_claimed(channel, job):
                 job_claimed(core, job, cp_peek(&frame_of(job).start))
                 job.pid = <int> channel.pid
             ended += 1
@@ -66,14 +64,19 @@ cdef int end_doomed(Core core, AsyncResult job, Channel channel) except -1:
     return 0
 
 
-cdef tuple task_of(Channel channel):
-    cdef AsyncResult job = journal_first(channel)
+cdef bint was_claimed(Channel channel, AsyncResult job) noexcept:
+    """Whether the worker has claimed the job in its journal, by the frame if that still stands."""
     cdef cp_producer *ring = &channel.submission
     cdef uint64_t claim
-    if job is None or not cp_producer_holds(ring, job.position):
-        return None
+    if not cp_producer_holds(ring, job.position):
+        return False
     claim = cp_peek(&cp_ring_at(ring.base, ring.size, job.position).claim)
-    if cp_claim_tid(claim) != job.number or cp_claim_state(claim) not in (CP_CLAIMED, CP_DONE, CP_KILLED):
+    return cp_claim_tid(claim) == job.number and cp_claim_state(claim) in (CP_CLAIMED, CP_DONE, CP_KILLED)
+
+
+cdef tuple task_of(Channel channel):
+    cdef AsyncResult job = journal_first(channel)
+    if job is None or not was_claimed(channel, job):
         return None
     return job_tid(job), None if job.function is None else job.function.target
 

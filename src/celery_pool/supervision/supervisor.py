@@ -257,15 +257,14 @@ class Supervisor:
 
     def _bury(self, worker: WorkerProcess) -> None:
         """Recovers the tasks of a dead worker and counts why it is dead."""
+        task = self.core.task_of(worker.channel)
         if not worker.exitcode:
-            self.core.collect()  # it may have said that it leaves
-            self.roster.heed(worker)
+            self.roster.heed(worker)  # it may just have said that it leaves
         worker.read_stack()
         self._enforcement.forget_stack(worker)
         killing = self.phase is Phase.KILLING
         key = exit_key(worker, self.phase)
         out_of_memory = worker.exitcode == -signal.SIGKILL and self._oom.increased()
-        task = self.core.task_of(worker.channel)
         lost = {"pid": worker.pid, "exitcode": worker.exitcode, "out_of_memory": out_of_memory}
         self.core.recover(
             worker.channel, self.reason if killing else (WorkerLostError, lost), not killing
