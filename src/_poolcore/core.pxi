@@ -189,9 +189,9 @@ cdef class Core:
         return check_limits(self)
 
     def take_sentences(self):
-        """(channel, what, signal) of workers that the caller signals or kills: what is
+        """(channel, what, signal, grace) of workers that the caller signals or kills: what is
         "soft_limit", "soft_limit_again", "hard_limit" or "terminated"; by the last two the
-        task's outcome is decided."""
+        task's outcome is decided. A grace of None is the pool's."""
         sentences = self.sentences
         self.sentences = []
         return sentences

@@ -75,16 +75,18 @@ cdef class AsyncResult:
         check_process(self.core)
         return cancel(self, _errors.TaskCancelled, {})
 
-    def terminate(self, signum=SIGTERM):
+    def terminate(self, signum=SIGTERM, *, grace=None):
         """Ends the task, and nothing but it: it fails with TaskTerminated.
 
-        A running one's worker gets `signum` and, if it has not ended within the
-        pool's grace, SIGKILL; another worker takes its place. One that has not
-        started never does. Returns False if the task has ended already."""
+        A running one's worker gets `signum` and, if it has not ended after `grace`
+        seconds, SIGKILL (None: the pool's ``kill_grace``); another worker takes its place.
+        One that has not started never does. Its end is reported within 0.2 s, however long the
+        worker takes. Returns False if the task has ended already, or its end is decided: the
+        first decision stands."""
         check_process(self.core)
         if signum not in valid_signals():
             raise ValueError(f"{signum!r} is not a signal")
-        return terminate(self, signum)
+        return terminate(self, signum, None if grace is None else grace_of(grace))
 
     def get(self, timeout=None):
         """Returns the result or raises what the task raised (``__cause__`` holds

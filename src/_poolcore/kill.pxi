@@ -27,7 +27,14 @@ cdef bint doom(Core core, AsyncResult job, tuple reason) except -1:
     return True
 
 
-cdef bint terminate(AsyncResult job, object signum) except -1:
+cdef double grace_of(object seconds) except? -1:
+    cdef double grace = seconds
+    if not 0 <= grace:
+        raise ValueError(f"grace must be 0 seconds or more, not {seconds!r}")
+    return grace
+
+
+cdef bint terminate(AsyncResult job, object signum, object grace) except -1:
     cdef Core core = job.core
     cdef Channel channel
     if cancel(job, _errors.TaskTerminated, {"pid": None, "signum": int(signum)}):
@@ -36,6 +43,6 @@ cdef bint terminate(AsyncResult job, object signum) except -1:
     if channel is None or not doom(core, job, (
             _errors.TaskTerminated, {"pid": channel.pid, "signum": int(signum)})):
         return False
-    core.sentences.append((channel, "terminated", int(signum)))
+    core.sentences.append((channel, "terminated", int(signum), grace))
     attention(core)
     return True

@@ -283,6 +283,39 @@ def test_terminate_one_that_ignores_the_signal(pool, tmp_path):
     assert p.apply_async(tasks.same, (1,)).get(DEADLINE) == 1
 
 
+@pytest.mark.parametrize(("of_the_pool", "of_the_call"), [(600, 0.2), (0, 600)])
+def test_terminate_with_a_grace_of_its_own(pool, tmp_path, of_the_pool, of_the_call):
+    """The task's end is told soon in both cases; its worker has as long as the call says."""
+    p = pool(1, processes=1, kill_grace=of_the_pool)
+    (pid,) = p.get_worker_pids()
+    mark = str(tmp_path / "mark")
+    r = p.apply_async(limit_targets.endless, ("sleep", mark, True))  # ignores SIGTERM
+    tasks.wait_for_file(mark)
+    assert r.terminate(grace=of_the_call)
+    with pytest.raises(TaskTerminated):
+        r.get(DEADLINE)
+    assert r.terminate(grace=0) is False  # it has its end
+    if of_the_call < 1:
+        wait_until(lambda: is_gone(pid), DEADLINE)
+        assert p.apply_async(tasks.same, (1,)).get(DEADLINE) == 1
+    else:
+        assert not is_gone(pid)
+        p.terminate()  # waits for nobody's grace
+        assert is_gone(pid)
+
+
+@pytest.mark.parametrize("grace", [-1, float("nan"), "1"])
+def test_terminate_with_what_is_no_grace(pool, gate, grace):
+    """Refused; the task goes on."""
+    p = pool(1)
+    running = p.apply_async(tasks.pass_gate, (gate.path, 1))
+    gate.await_tasks()
+    with pytest.raises((ValueError, TypeError), match="grace|number"):
+        running.terminate(grace=grace)
+    gate.open()
+    assert running.get(DEADLINE) == 1
+
+
 @pytest.mark.parametrize("where", ["ring", "backlog"])
 def test_terminate_a_queued_task(pool, gate, tmp_path, where):
     log = str(tmp_path / "log")

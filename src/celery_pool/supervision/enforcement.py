@@ -61,13 +61,14 @@ class Enforcement:
         sentences = self._core.take_sentences()
         if sentences:
             by_channel = {worker.channel: worker for worker in self._roster}
-            for channel, what, signum in sentences:
+            for channel, what, signum, grace in sentences:
                 worker = by_channel.get(channel)
                 if worker is not None:
-                    self._carry_out(worker, what, signum, now)
+                    self._carry_out(worker, what, signum, grace, now)
 
-    def _carry_out(self, worker: WorkerProcess, what: str, signum: int, now: float) -> None:
-        grace = self._policy.kill_grace
+    def _carry_out(
+        self, worker: WorkerProcess, what: str, signum: int, grace: float | None, now: float
+    ) -> None:
         if what != "soft_limit_again":
             task = self._core.task_of(worker.channel)
             self._log.limit(what, worker, task, signum)
@@ -89,7 +90,7 @@ class Enforcement:
             with contextlib.suppress(OSError):  # then nobody tells when the stack is here
                 self._selector.register(worker.stack_pipe, selectors.EVENT_READ, worker)
         else:
-            worker.end_with(what, signum, now, grace)
+            worker.end_with(what, signum, now, self._policy.kill_grace if grace is None else grace)
             self.take_steps(worker, now)
 
     def take_steps(self, worker: WorkerProcess, now: float) -> None:
