@@ -21,8 +21,7 @@ cdef class Core:
         self.callbacks_in = callbacks_in
         self.overridden = overridden
         self.given_logger = logger
-        self.foreign_jobs = {}
-        self.foreign_tids = {}
+        self.foreign = {}
         self.foreign_results = {}
         self.poller = _foreign.ForeignPoller()
         self.last_number = last_tid
@@ -302,11 +301,6 @@ cdef class Core:
         worker makes of it is ignored."""
         check_process(self)
         return take_out(self, tid, ret_val)
-
-    def add_foreign(self, result, callbacks, errbacks, tid, meta, keeper):
-        """A job in flight for a result that somebody else works on; waits for a
-        slot. Returns the tid."""
-        return add_foreign(self, result, callbacks, errbacks, tid, meta, keeper)
 
     def add_ended(self, error, callbacks, errbacks, meta, keeper):
         """A job that has ended already, with `error`, or with None as its result; its

@@ -25,6 +25,7 @@ cdef tuple give_up_pending(Core core):
     while at != NULL:
         waiting.append(job_meta(<AsyncResult> at))
         at = (<AsyncResult> at).next
-    for job in core.foreign_jobs.values():
-        running.append(job_meta(job))
+    for job in core.foreign.values():
+        if job.state == PENDING:
+            running.append(job_meta(job))
     return waiting, running

@@ -7,9 +7,8 @@ cdef class ForeignDone:
     """The done-callback of a Future: it may come before the Future is in the queue."""
 
     def __call__(self, future):
-        self.done = True
-        if self.job is not None:
-            foreign_ended(self.core, self.tid, self.job)
+        job, self.job, self.done = self.job, None, True
+        foreign_ended(job)
 
 
 cdef object _Future = None
@@ -36,7 +35,6 @@ cdef object add_foreign(Core core, object result, object callbacks, object errba
     admit_foreign(core, tid, result)
     if is_future:
         done = ForeignDone.__new__(ForeignDone)
-        done.core = core
         submitted = core.submitted
         result.add_done_callback(done)      # may raise: nothing has been counted yet
         if submitted != core.submitted or core.state != RUNNING:
@@ -49,14 +47,12 @@ cdef object add_foreign(Core core, object result, object callbacks, object errba
         tid = job.number
     job.acknowledge = tid
     job.position = <uint64_t> <void *> result
-    core.foreign_jobs[tid] = job
-    core.foreign_tids[tid] = job
+    core.foreign[tid] = job
     core.foreign_results[job.position] = job
     if done is not None:
-        done.tid = tid
         done.job = job
         if done.done:
-            foreign_ended(core, tid, job)
+            foreign_ended(job)
     else:
         core.poller.add(tid, result)
         if core.reaper.waiter != NULL:
@@ -78,7 +74,7 @@ cdef int admit_foreign(Core core, object tid, object result) except -1:
 cdef int check_unused(Core core, object tid, object result) except -1:
     """In constant time, unless the tid may be one of our own: these have no table."""
     cdef AsyncResult job
-    if tid is not None and (tid in core.foreign_tids or is_own_tid(core, tid)):
+    if tid is not None and (tid in core.foreign or is_own_tid(core, tid)):
         raise ValueError(f"tid {tid!r} is in use")
     job = core.foreign_results.get(<uint64_t> <void *> result)
     if job is not None and job.payload is result:
@@ -88,39 +84,38 @@ cdef int check_unused(Core core, object tid, object result) except -1:
 
 cdef bint is_own_tid(Core core, object tid) except -1:
     """Of a task of this pool that has not ended."""
-    if core.in_flight + core.waiting_callbacks == <uint64_t> len(core.foreign_tids):
+    if core.in_flight + core.waiting_callbacks == <uint64_t> len(core.foreign):
         return False
     return find_job(core, tid) is not None or find_in_outbox(core, tid) is not None
 
 
 cdef void forget_foreign(Core core, AsyncResult job):
     """It has ended."""
-    core.foreign_tids.pop(job.acknowledge, None)
+    core.foreign.pop(job.acknowledge, None)
     if core.foreign_results.get(job.position) is job:
         del core.foreign_results[job.position]
 
 
-cdef int foreign_ended(Core core, object tid, AsyncResult job) except -1:
-    if job is not None and core.foreign_jobs.get(tid) is job:  # else on_return was called for it meanwhile
-        del core.foreign_jobs[tid]
+cdef int foreign_ended(AsyncResult job) except -1:
+    if job is not None and job.state == PENDING:    # else on_return was called for it meanwhile
         job.outcome = FOREIGN
-        job_collected(core, job)
-        notify(core)
+        job_collected(job.core, job)
+        notify(job.core)
     return 0
 
 
 cdef int64_t poll_foreign(Core core) except? -2:
     """Looks at the foreign results that cannot notify; ns until the next look, -1: none."""
-    if core.foreign_jobs and core.poller.polled:
-        return core.poller.poll(lambda tid: foreign_ended(core, tid, core.foreign_jobs.get(tid)))
+    if core.foreign and core.poller.polled:
+        return core.poller.poll(lambda tid: foreign_ended(core.foreign.get(tid)))
     return -1
 
 
 cdef int fail_foreign(Core core, reason) except -1:
     """The pool ends before these do."""
-    for tid in list(core.foreign_jobs):
-        job = core.foreign_jobs.pop(tid, None)
-        core.poller.polled.pop(tid, None)
-        if job is not None:
+    cdef AsyncResult job
+    for tid, job in list(core.foreign.items()):
+        if job.state == PENDING:
+            core.poller.polled.pop(tid, None)
             end_with(core, job, reason)
     return 0

@@ -5,8 +5,9 @@ cdef int check_invariants(Core core) except -1:
     """AssertionError that says what is wrong."""
     cdef Channel channel
     cdef Waiter *w
+    cdef AsyncResult job
     cdef PyObject *at
-    cdef uint64_t in_journals = 0, queued = 0, in_outbox = 0
+    cdef uint64_t in_journals = 0, queued = 0, foreign = 0, in_outbox = 0
     for channel in core.table.channels:
         in_journals += checked_journal(channel)
     at = core.backlog.jobs.first
@@ -17,10 +18,12 @@ cdef int check_invariants(Core core) except -1:
         at = (<AsyncResult> at).next
     if queued != core.backlog.jobs.count:
         raise AssertionError(f"the backlog of {queued} jobs counts {core.backlog.jobs.count}")
-    if core.in_flight != in_journals + queued + <uint64_t> len(core.foreign_jobs):
+    for job in core.foreign.values():
+        foreign += job.state == PENDING
+    if core.in_flight != in_journals + queued + foreign:
         raise AssertionError(
             f"{core.in_flight} in flight: {in_journals} in journals, {queued} in the backlog, "
-            f"{len(core.foreign_jobs)} foreign")
+            f"{foreign} foreign")
     at = core.outbox.first
     while at != NULL:
         in_outbox += (<AsyncResult> at).state == COLLECTED

@@ -27,8 +27,8 @@ cdef inline AsyncResult new_job(Core core, object callbacks, object errbacks, ob
 cdef inline uint64_t fresh_number(Core core):
     """A tid that nobody has had; a foreign job may have been given one of ours."""
     core.last_number += 1
-    if core.foreign_tids:
-        while core.last_number in core.foreign_tids:
+    if core.foreign:
+        while core.last_number in core.foreign:
             core.last_number += 1
     return core.last_number
 

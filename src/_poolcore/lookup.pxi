@@ -48,8 +48,8 @@ cdef bint take_out(Core core, tid, ret_val) except -1:
             return False
         job.marks |= RETURNED
         return True
-    job = core.foreign_jobs.pop(tid, None)
-    if job is not None:
+    job = core.foreign.get(tid)
+    if job is not None and job.state == PENDING:
         core.poller.polled.pop(tid, None)
     else:
         job = find_job(core, tid)

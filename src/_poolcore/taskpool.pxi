@@ -59,6 +59,23 @@ cdef class TaskPoolBase:
         return submit(self.core, target, args, kwargs, callbacks, errbacks, on_acknowledge,
                       meta, self, options)
 
+    def add(self, result, callbacks=None, errbacks=None, tid=None, meta=None):
+        """Puts a *foreign* result in the queue. If the queue is full, waits for the
+        first task, reaps it, then adds.
+
+        :param result: a result of a :class:`multiprocessing.Pool`, anything with
+            ``ready`` and ``get``, or a :class:`concurrent.futures.Future`.
+        :param tid: its pool-unique id; default: a fresh one.
+        :returns: the tid.
+        :raises ValueError: the tid is in use, or the result is in the queue already.
+        :raises TypeError: the result is none of those, or a callback not callable.
+
+        It counts against the limit. Results that cannot notify are polled with a
+        back-off from 1 to 50 ms, so a pool that waits for one is not at rest. What
+        happens to it outside of this pool is not guaranteed.
+        """
+        return add_foreign(self.core, result, callbacks, errbacks, tid, meta, self)
+
     def full(self):
         """True if the number in flight has reached the limit; constant time."""
         return self.core.in_flight >= self.core.limit

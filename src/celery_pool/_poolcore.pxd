@@ -450,8 +450,7 @@ cdef class Core:
     cdef Backlog backlog            # backlog.pxi; its length is anybody's
     cdef Jobs outbox                # collected, its callbacks have not begun (joblife, dispatch, lookup)
     cdef Jobs grave                 # finished in collect; references to be dropped (joblife)
-    cdef dict foreign_jobs          # tid -> job in flight, of what add() put in the queue (foreign, lookup)
-    cdef dict foreign_tids          # the same, until its callbacks have returned (foreign)
+    cdef dict foreign               # tid -> job that add() has queued, until its callbacks have returned (foreign)
     cdef dict foreign_results       # the same, by the address of its result (foreign)
     cdef object poller              # of those that cannot notify (foreign)
 
@@ -516,8 +515,6 @@ cdef class TaskPoolBase:
 
 @cython.final
 cdef class ForeignDone:
-    cdef Core core
-    cdef object tid
     cdef AsyncResult job            # None: it is not in the queue yet
     cdef bint done
 

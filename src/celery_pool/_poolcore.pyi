@@ -212,15 +212,6 @@ class Core:
     def wait_drained(self, timeout: float | None = None) -> bool: ...
     def run_callbacks(self, callbacks: _Callbacks, argument: Any, meta: Any) -> None: ...
     def take_out(self, tid: Hashable, ret_val: Any) -> bool: ...
-    def add_foreign(
-        self,
-        result: Any,
-        callbacks: _Callbacks,
-        errbacks: _Callbacks,
-        tid: Hashable | None,
-        meta: Any,
-        keeper: object,
-    ) -> Hashable: ...
     def add_ended(
         self,
         error: BaseException | None,
@@ -259,6 +250,14 @@ class TaskPoolBase:
         block: bool = True,
         slot_timeout: float | None = None,
     ) -> AsyncResult: ...
+    def add(
+        self,
+        result: Any,
+        callbacks: _Callbacks = None,
+        errbacks: _Callbacks = None,
+        tid: Hashable | None = None,
+        meta: Any = None,
+    ) -> Hashable: ...
     def full(self) -> bool: ...
     def wait_for_result(self) -> int: ...
     def reap(self, timeout: float | None = ...) -> int: ...

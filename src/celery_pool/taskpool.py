@@ -480,30 +480,6 @@ class TaskPool(TaskPoolBase):
 
     # ---- the queue ----
 
-    def add(
-        self,
-        result: Any,
-        callbacks: Callbacks = None,
-        errbacks: Callbacks = None,
-        tid: Hashable | None = None,
-        meta: Any = None,
-    ) -> Hashable:
-        """Puts a *foreign* result in the queue. If the queue is full, waits for the
-        first task, reaps it, then adds.
-
-        :param result: a result of a :class:`multiprocessing.Pool`, anything with
-            ``ready`` and ``get``, or a :class:`concurrent.futures.Future`.
-        :param tid: its pool-unique id; default: a fresh one.
-        :returns: the tid.
-        :raises ValueError: the tid is in use, or the result is in the queue already.
-        :raises TypeError: the result is none of those, or a callback not callable.
-
-        It counts against the limit. Results that cannot notify are polled with a
-        back-off from 1 to 50 ms, so a pool that waits for one is not at rest. What
-        happens to it outside of this pool is not guaranteed.
-        """
-        return self._core.add_foreign(result, callbacks, errbacks, tid, meta, self)
-
     def on_return(
         self,
         ret_val: Any,
