@@ -115,17 +115,24 @@ class CrashLoopError(_Broken):
     """
 
 
-class TaskExpired(PoolError):
-    """The task had not started by its ``expires``; it never ran."""
+class _NeverRan(PoolError):
+    """The task ended before it started. ``tid`` is its id."""
 
-    _counted_as = "expired"
+    _how = ""
 
     def __init__(self, tid: object = None) -> None:
         super().__init__(tid)
         self.tid = tid
 
     def __str__(self) -> str:
-        return f"task {self.tid} expired before it started"
+        return f"task {self.tid} {self._how} before it started"
+
+
+class TaskExpired(_NeverRan):
+    """The task had not started by its ``expires``; it never ran."""
+
+    _counted_as = "expired"
+    _how = "expired"
 
 
 class TaskTerminated(PoolError):

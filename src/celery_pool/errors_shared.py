@@ -10,24 +10,18 @@ import concurrent.futures
 import queue
 from multiprocessing.pool import MaybeEncodingError  # type: ignore[attr-defined]
 
-from .errors import PoolError
+from .errors import PoolError, _NeverRan
 
 
 class PoolFull(PoolError, queue.Full):
     """There was no slot, and the call was not to wait (any longer) for one."""
 
 
-class TaskCancelled(PoolError, concurrent.futures.CancelledError):
+class TaskCancelled(_NeverRan, concurrent.futures.CancelledError):
     """The task was taken back before it started; it never ran."""
 
     _counted_as = "cancelled"
-
-    def __init__(self, tid: object = None) -> None:
-        super().__init__(tid)
-        self.tid = tid
-
-    def __str__(self) -> str:
-        return f"task {self.tid} was cancelled before it started"
+    _how = "was cancelled"
 
 
 class ResultEncodingError(PoolError, MaybeEncodingError):  # type: ignore[misc]

@@ -14,11 +14,6 @@ from guards import wait_until
 from support import DEADLINE, Calls, Log
 
 
-def fail_while(flag: str) -> None:
-    if os.path.exists(flag):
-        raise ConnectionError("the database is down")
-
-
 @pytest.fixture
 def log():
     return Log()
@@ -62,7 +57,7 @@ def test_on_broken_when_the_start_fails(log, tmp_path):
         2,
         context="fork",
         logger=log.logger,
-        initializer=fail_while,
+        initializer=tasks.fail_while,
         initargs=(str(flag),),
         on_start=started,
         on_broken=broken,
@@ -91,7 +86,7 @@ def test_on_broken_may_start_it_afresh(pool, log, tmp_path):
     p = pool(
         2,
         logger=log.logger,
-        initializer=fail_while,
+        initializer=tasks.fail_while,
         initargs=(str(flag),),
         start_retries=1,
         on_broken=again,

@@ -18,11 +18,6 @@ from guards import wait_until
 from support import DEADLINE, Background, Calls, Gate, Log, took
 
 
-def fail_while(flag: str) -> None:
-    if os.path.exists(flag):
-        raise ConnectionError("the database is down")
-
-
 def slow_to_fail(flag: str) -> None:
     if os.path.exists(flag):
         time.sleep(1000)
@@ -111,7 +106,7 @@ def outage(pool, workers: int, seconds: float, log: Log, flag: Path, initializer
     assert not load.bad.calls
 
 
-@pytest.mark.parametrize("initializer", [fail_while, leave_while])
+@pytest.mark.parametrize("initializer", [tasks.fail_while, leave_while])
 @pytest.mark.parametrize("workers", [1, 8])
 def test_no_task_is_lost_in_an_outage(pool, workers, initializer, log, tmp_path):
     outage(pool, workers, 1.5, log, tmp_path / "flag", initializer)
@@ -121,7 +116,7 @@ def test_no_task_is_lost_in_an_outage(pool, workers, initializer, log, tmp_path)
 @pytest.mark.timeout(180)
 @pytest.mark.parametrize("workers", [2, 8, 32])
 def test_an_outage_of_a_minute(pool, workers, log, tmp_path):
-    outage(pool, workers, 60, log, tmp_path / "flag", fail_while)
+    outage(pool, workers, 60, log, tmp_path / "flag", tasks.fail_while)
 
 
 def test_starts_that_take_too_long_are_an_outage_too(pool, log, tmp_path):
@@ -140,7 +135,7 @@ def test_starts_that_take_too_long_are_an_outage_too(pool, log, tmp_path):
 
 def test_one_worker_at_a_time_asks_whether_it_is_over(pool, log, tmp_path):
     flag = tmp_path / "flag"
-    p = pool(8, logger=log.logger, initializer=fail_while, initargs=(str(flag),))
+    p = pool(8, logger=log.logger, initializer=tasks.fail_while, initargs=(str(flag),))
     flag.touch()
     for pid in p.get_worker_pids():
         os.kill(pid, signal.SIGKILL)

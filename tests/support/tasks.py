@@ -290,6 +290,11 @@ def fork_and_leave_a_child(path: str) -> int:
 # ---- initializers ----
 
 
+def fail_while(flag: str) -> None:
+    if os.path.exists(flag):
+        raise ConnectionError("the database is down")
+
+
 def initialize(*args: Any) -> None:
     initialized.append(args)
 
