@@ -13,7 +13,7 @@ import pytest
 import tasks
 from celery_pool import Pool, TaskPool
 from guards import wait_until
-from support import DEADLINE, PYTHON, Gate, is_gone
+from support import DEADLINE, PYTHON, Gate, is_gone, script_environment
 
 METHODS = ["fork", "forkserver", "spawn"]
 GROUP = [signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGQUIT]
@@ -71,6 +71,55 @@ def test_a_consumer_drains_after_a_signal_to_its_group(
             program.kill()
     for pid in pids:
         wait_until(lambda pid=pid: is_gone(pid), DEADLINE)
+
+
+AGAIN = """
+import os, signal, subprocess, sys, time
+from multiprocessing import resource_tracker
+import tasks
+from celery_pool import TaskPool
+from support import is_gone, stays
+
+def main():
+    numbers = signal.SIGHUP, signal.SIGQUIT
+    for number in numbers:
+        signal.signal(number, lambda *_: None)
+    pool = TaskPool(None, processes=2, context=sys.argv[1])
+    pool.run()
+    tracker = resource_tracker._resource_tracker._pid
+    for number in numbers:
+        kill = ["kill", f"-{int(number)}", "--", f"-{os.getpid()}"]
+        subprocess.run(kill, check=True, start_new_session=True)
+    assert stays(lambda: not is_gone(tracker))
+    old = pool.get_worker_pids()
+    pool.renew()
+    while set(old) & set(pool.get_worker_pids()):
+        time.sleep(0.005)
+    assert pool.apply_async(tasks.same, (1,)).get(10) == 1
+    pool.terminate()
+
+if __name__ == "__main__":
+    main()
+"""
+
+
+@pytest.mark.parametrize("method", ["forkserver", "spawn"])
+def test_another_template_can_be_started_after_signals_to_the_group(
+    method: str, tmp_path: Path
+) -> None:
+    """They do not end the resource tracker of multiprocessing, which would warn of it."""
+    script = tmp_path / "again.py"
+    script.write_text(AGAIN)
+    ended = subprocess.run(
+        [*PYTHON, str(script), method],
+        capture_output=True,
+        text=True,
+        start_new_session=True,
+        env=script_environment(),
+        timeout=3 * DEADLINE,
+        check=False,
+    )
+    assert ended.returncode == 0, ended.stderr
 
 
 def test_the_program_itself_may_end_a_worker(pool) -> None:

@@ -159,13 +159,16 @@ def _preload() -> None:
 def _without_group_signals(context: BaseContext) -> Iterator[None]:
     """A process started meanwhile is deaf to what its group gets, until it has set itself up. (A
     forkserver's children are not ours to make so.)"""
-    if context.get_start_method() != "fork":
-        from multiprocessing import resource_tracker
-
-        resource_tracker.ensure_running()  # its own start would unblock SIGINT
-    group = () if context.get_start_method() == "forkserver" else GROUP_SIGNALS
-    mask = _signal.pthread_sigmask(_signal.SIG_BLOCK, group)
+    method = context.get_start_method()
+    mask = _signal.pthread_sigmask(_signal.SIG_BLOCK, GROUP_SIGNALS)
     try:
+        if method != "fork":
+            from multiprocessing import resource_tracker
+
+            # stays deaf to those that it does not ignore; its start unblocks those that it does
+            resource_tracker.ensure_running()
+            group = () if method == "forkserver" else GROUP_SIGNALS
+            _signal.pthread_sigmask(_signal.SIG_SETMASK, mask.union(group))
         yield
     finally:
         _signal.pthread_sigmask(_signal.SIG_SETMASK, mask)
