@@ -169,11 +169,11 @@ cdef class Core:
     def doom_running(self, Channel channel not None, reason):
         """Decides that the task that the worker runs ends with `reason` (class,
         arguments by name, without the tid), whatever it does from now on; the caller kills
-        the worker. Returns whether it runs one."""
+        the worker. Returns (tid, target) of the task as task_of() does; None: it runs none."""
         cdef AsyncResult job
         collect(self, True)
         job = journal_first(channel)
-        return job is not None and doom(self, job, reason)
+        return job_record(job) if job is not None and doom(self, job, reason) else None
 
     def task_of(self, Channel channel not None):
         """(tid, target) of the task that the worker has claimed and not ended, the target
@@ -188,9 +188,10 @@ cdef class Core:
         return check_limits(self)
 
     def take_sentences(self):
-        """(channel, what, signal, grace) of workers that the caller signals or kills: what is
-        "soft_limit", "soft_limit_again", "hard_limit" or "terminated"; by the last two the
-        task's outcome is decided. A grace of None is the pool's."""
+        """(channel, what, (tid, target), signal, grace) of workers that the caller signals or
+        kills: what is "soft_limit", "soft_limit_again", "hard_limit" or "terminated"; by the
+        last two the task's outcome is decided. By then it may have ended. A grace of None is
+        the pool's."""
         sentences = self.sentences
         self.sentences = []
         return sentences

@@ -43,6 +43,6 @@ cdef bint terminate(AsyncResult job, object signum, object grace) except -1:
     if channel is None or not doom(core, job, (
             _errors.TaskTerminated, {"pid": channel.pid, "signum": int(signum)})):
         return False
-    core.sentences.append((channel, "terminated", int(signum), grace))
+    core.sentences.append((channel, "terminated", job_record(job), int(signum), grace))
     attention(core)
     return True

@@ -106,7 +106,7 @@ cdef uint64_t check_running_task(Core core, Channel channel, uint64_t now) excep
         if now >= start + limits.hard:
             if doom(core, job, (
                     _errors.TimeLimitExceeded, {"timeout": limits.hard / 1e9, "pid": channel.pid})):
-                core.sentences.append((channel, "hard_limit", 0, None))
+                core.sentences.append((channel, "hard_limit", job_record(job), 0, None))
             return UNLIMITED
         when = start + limits.hard
     if limits.soft:
@@ -116,7 +116,8 @@ cdef uint64_t check_running_task(Core core, Channel channel, uint64_t now) excep
         if now >= channel.soft_next:
             cp_publish(&channel.header.soft_tid, job.number)
             channel.soft_next = now + core.deadlines.soft_again
-            core.sentences.append((channel, "soft_limit_again" if again else "soft_limit", 0, None))
+            core.sentences.append(
+                (channel, "soft_limit_again" if again else "soft_limit", job_record(job), 0, None))
         when = min(when, channel.soft_next)
     return when
 

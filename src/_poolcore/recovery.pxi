@@ -76,8 +76,11 @@ cdef bint was_claimed(Channel channel, AsyncResult job) noexcept:
 
 cdef tuple task_of(Channel channel):
     cdef AsyncResult job = journal_first(channel)
-    if job is None or not was_claimed(channel, job):
-        return None
+    return None if job is None or not was_claimed(channel, job) else job_record(job)
+
+
+cdef tuple job_record(AsyncResult job):
+    """(tid, target), for those who are told what became of it."""
     return job_tid(job), None if job.function is None else job.function.target
 
 

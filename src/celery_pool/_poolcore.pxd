@@ -466,7 +466,7 @@ cdef class Core:
 
     # for the supervisor
     cdef public int supervisor_bell # rung when a worker needs looking after; -1: nobody listens
-    cdef list sentences             # (channel, what, signal, grace): for it to carry out (kill, limits)
+    cdef list sentences             # (channel, what, task, signal, grace): for it to carry out (kill, limits)
     cdef bint wake_at_first_task    # it wants to know when work begins
     cdef Deadlines deadlines        # limits.pxi
 

@@ -5,12 +5,15 @@ from __future__ import annotations
 import signal
 import threading
 import time
+from collections.abc import Callable
+from typing import Any
 
 import pytest
 
 import tasks
 from celery_pool import SoftTimeLimitExceeded, TaskPool, TimeLimitExceeded
-from support import DEADLINE
+from guards import wait_until
+from support import DEADLINE, Gate
 
 
 class TooSlow(Exception):
@@ -75,3 +78,42 @@ def test_the_program_is_told(pool) -> None:
     for _ in range(2):
         assert both.acquire(timeout=DEADLINE)
     assert told == [("soft", r.tid), ("hard", r.tid)]
+
+
+class LateCore:
+    """The supervisor's core; something happens after a limit was found to be exceeded, before it
+    is acted upon."""
+
+    def __init__(self, core: Any, meanwhile: Callable[[], object]) -> None:
+        self._core = core
+        self._meanwhile = meanwhile
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._core, name)
+
+    def take_sentences(self) -> list[Any]:
+        sentences: list[Any] = self._core.take_sentences()
+        if sentences:
+            self._meanwhile()
+        return sentences
+
+
+def test_the_program_is_told_of_a_task_that_has_just_ended(pool, tmp_path, caplog) -> None:
+    """And not of the next one."""
+    first, second = Gate(tmp_path, "first"), Gate(tmp_path, "second")
+    told: list[object] = []
+
+    def go_on() -> None:
+        first.open()
+        second.await_tasks()
+
+    p = pool(2, processes=1, on_soft_timeout=told.append)
+    enforcement = p._supervisor._enforcement
+    enforcement._core = LateCore(enforcement._core, go_on)
+    slow = p.apply_async(tasks.pass_gate, (first.path,), soft_timeout=0.1)
+    other = p.apply_async(tasks.pass_gate, (second.path, "value"))
+    wait_until(lambda: told, DEADLINE)
+    second.open()
+    assert (slow.get(DEADLINE), other.get(DEADLINE)) == (None, "value")
+    assert told == [slow.tid]
+    assert [record.tid for record in caplog.records if record.event == "soft_limit"] == [slow.tid]

@@ -18,6 +18,10 @@ from .policy import Policy
 from .roster import Roster
 from .worker_process import NEVER, WorkerProcess
 
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from .log import Task
+
 #: How often workers' memory is looked at while tasks run, in seconds.
 MEMORY_INTERVAL = 0.1
 
@@ -61,23 +65,27 @@ class Enforcement:
         sentences = self._core.take_sentences()
         if sentences:
             by_channel = {worker.channel: worker for worker in self._roster}
-            for channel, what, signum, grace in sentences:
+            for channel, what, task, signum, grace in sentences:
                 worker = by_channel.get(channel)
                 if worker is not None:
-                    self._carry_out(worker, what, signum, grace, now)
+                    self._carry_out(worker, what, task, signum, grace, now)
 
     def _carry_out(
-        self, worker: WorkerProcess, what: str, signum: int, grace: float | None, now: float
+        self,
+        worker: WorkerProcess,
+        what: str,
+        task: Task,
+        signum: int,
+        grace: float | None,
+        now: float,
     ) -> None:
         if what != "soft_limit_again":
-            task = self._core.task_of(worker.channel)
             self._log.limit(what, worker, task, signum)
             told = {
                 "soft_limit": self._policy.on_soft_timeout,
                 "hard_limit": self._policy.on_timeout,
             }
-            if task is not None:
-                self._notices.tell(told.get(what), task[0])
+            self._notices.tell(told.get(what), task[0])
         if what == "soft_limit":
             self._exits[what] += 1
         if what in ("soft_limit", "soft_limit_again"):
@@ -119,8 +127,7 @@ class Enforcement:
                 continue
             limit = self._policy.memory_kill
             if limit is not None and used > limit:
-                task = self._core.task_of(worker.channel)
-                self._core.doom_running(
+                task = self._core.doom_running(
                     worker.channel,
                     (MemoryLimitExceeded, {"used": used, "limit": limit, "pid": worker.pid}),
                 )
