@@ -55,6 +55,16 @@ cdef Waiter *first_for_a_slot(Core core) noexcept:
     return w
 
 
+cdef inline void falls_asleep(Waiter *w) noexcept nogil:
+    if cp_peek(&w.since) == 0:
+        cp_poke(&w.since, cp_now())
+
+
+cdef inline bint has_starved(Waiter *w) noexcept:
+    cdef uint64_t since = cp_peek(&w.since)
+    return since and cp_now() - since > STARVING_NS
+
+
 cdef inline bint has_callbacks_to_run(Core core, Waiter *w) noexcept:
     """Where only callers run them, one that sleeps has to be woken for it."""
     return (core.callbacks_in == CALLER_ONLY and core.outbox.first != NULL and
@@ -74,7 +84,7 @@ cdef void notify(Core core) noexcept:
         return
     if not core.waiting.starving:
         first = first_for_a_slot(core)
-        core.waiting.starving = first != NULL and first.since and cp_now() - first.since > STARVING_NS
+        core.waiting.starving = first != NULL and has_starved(first)
     while w != NULL:
         if not w.woken and (holds(core, w) or has_callbacks_to_run(core, w)):
             if w.kind == WAIT_SLOT and core.state == RUNNING:
@@ -134,7 +144,7 @@ cdef int wait_for(Core core, WaitKind kind, AsyncResult job, uint64_t target, in
             if core.waiting.leader == NULL or stands_by(core, core.waiting.leader):
                 lead(core, &w, sooner(left, LONGEST_SLEEP))
             else:
-                w.since = w.since or cp_now()
+                falls_asleep(&w)
                 follow(&w, sooner(left, LONGEST_SLEEP))
             PyErr_CheckSignals()
     finally:
@@ -251,6 +261,7 @@ cdef void lead(Core core, Waiter *w, int64_t timeout) noexcept:
     with nogil:
         if not cp_wait_awake(patience, cp_any_pending, &look):
             parked = True
+            falls_asleep(w)
             cp_park(&core.control.parent_epoch, epoch, core.bell[0], second_bell,
                     cp_any_pending, &look, timeout, patience)
         if reaps:

@@ -328,7 +328,7 @@ cdef struct Waiter:
     PyObject *job           # borrowed
     unsigned long thread
     uint64_t target         # a count; of WAIT_SLOT: bytes of the arguments
-    uint64_t since          # of WAIT_SLOT: when it first slept, ns; 0: it has not
+    cp_word since           # of WAIT_SLOT: when it first slept, ns; 0: it has not. Set without the GIL
     PyThread_type_lock lock # of a follower, while it sleeps
     Waiter *next
     Waiter *prev

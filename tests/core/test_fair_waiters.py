@@ -2,10 +2,16 @@
 
 from __future__ import annotations
 
+import contextlib
+import os
+import sys
 import threading
+import time
 
 import tasks
+from celery_pool import PoolFull
 from guards import wait_until
+from processes import sleeps
 from support import DEADLINE, Gate
 
 THREADS = 16
@@ -85,3 +91,34 @@ def test_one_that_gives_up_hands_on(pool, tmp_path):
     assert results[0].get(DEADLINE) == 7
     first.get(DEADLINE)
     one.join(DEADLINE)
+
+
+def test_one_that_sleeps_at_the_doorbell_comes_first(pool, gate, tmp_path):
+    """It has to be given the GIL before it can take the slot; until then nobody else may."""
+    p = pool(1)
+    second = Gate(tmp_path, "second")
+    first = p.apply_async(tasks.pass_gate, (gate.path,))
+    served = []
+    one = threading.Thread(
+        target=lambda: served.append(p.apply_async(tasks.pass_gate, (second.path, 7)))
+    )
+    one.start()
+    wait_until(lambda: waiting(p) == 1 and sleeps(os.getpid(), one.native_id), DEADLINE)
+    end = time.monotonic() + DEADLINE
+    barged = False
+    interval = sys.getswitchinterval()
+    sys.setswitchinterval(100)
+    try:
+        gate.open()
+        while not (served or p._core.in_flight == 0 or time.monotonic() > end):
+            with contextlib.suppress(PoolFull):
+                p.apply_async(tasks.nothing, block=False)
+                barged = True
+                break
+    finally:
+        sys.setswitchinterval(interval)
+    second.open()
+    one.join(DEADLINE)
+    assert served[0].get(DEADLINE) == 7
+    first.get(DEADLINE)
+    assert not barged
