@@ -8,6 +8,7 @@ C headers there hold the shared-memory protocol (layout.h says what lies where).
 """
 cimport cython
 
+import functools
 import time
 
 from os import strerror as os_strerror
@@ -41,6 +42,7 @@ include "_poolcore/job.pxi"
 include "_poolcore/joblife.pxi"
 # ---- verbs: what happens to every task ----
 include "_poolcore/state.pxi"
+include "_poolcore/given.pxi"
 include "_poolcore/submit.pxi"
 include "_poolcore/place.pxi"
 include "_poolcore/collect.pxi"

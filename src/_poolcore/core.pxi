@@ -288,7 +288,7 @@ cdef class Core:
 
     def run_callbacks(self, callbacks, argument, meta):
         """Calls each with (argument, meta); exceptions as in dispatch."""
-        callbacks = checked_callables(callbacks, "callbacks")
+        callbacks = checked_callables(self, callbacks, "callback(outcome, meta)")
         if callbacks is not None:
             run_by_hand(self, callbacks, argument, {} if meta is None else meta)
 

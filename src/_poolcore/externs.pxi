@@ -9,7 +9,7 @@ from cpython.buffer cimport (
 from cpython.bytearray cimport PyByteArray_FromStringAndSize, PyByteArray_GET_SIZE
 from cpython.dict cimport PyDict_Next, PyDict_Size
 from cpython.mem cimport PyMem_Calloc, PyMem_Free, PyMem_Malloc, PyMem_Realloc
-from cpython.object cimport PyObject
+from cpython.object cimport PyObject, PyTypeObject
 from cpython.ref cimport Py_DECREF, Py_INCREF, Py_XDECREF
 from cpython.tuple cimport PyTuple_GET_ITEM, PyTuple_GET_SIZE
 from cpython.unicode cimport PyUnicode_GET_LENGTH
@@ -44,6 +44,21 @@ cdef extern from "Python.h":
     PyLockStatus PyThread_acquire_lock_timed(PyThread_type_lock, long long, int) nogil
     void PyThread_release_lock(PyThread_type_lock)
     unsigned long PyThread_get_thread_ident()
+    ctypedef struct PyCodeObject:
+        int co_argcount
+        int co_kwonlyargcount
+        int co_flags
+    const int CO_VARARGS
+    const int METH_NOARGS
+    const int METH_O
+    PyObject *PyFunction_GET_CODE(object)
+    PyObject *PyFunction_GET_DEFAULTS(object)
+    PyObject *PyFunction_GET_KW_DEFAULTS(object)
+    bint PyMethod_Check(object)
+    PyObject *PyMethod_GET_FUNCTION(object)
+    bint PyCFunction_Check(object)
+    int PyCFunction_GET_FLAGS(object)
+    PyObject *_PyType_Lookup(PyTypeObject *, object)
 
 
 cdef extern from *:

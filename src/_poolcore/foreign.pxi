@@ -30,8 +30,8 @@ cdef object add_foreign(Core core, object result, object callbacks, object errba
     if not is_future:
         _foreign.check(result)
         is_future = _foreign.is_future(result)
-    callbacks = checked_callables(callbacks, "callbacks")
-    errbacks = checked_callables(errbacks, "errbacks")
+    callbacks = checked_callables(core, callbacks, "callback(result, meta)")
+    errbacks = checked_callables(core, errbacks, "errback(exc, meta)")
     admit_foreign(core, tid, result)
     if is_future:
         done = ForeignDone.__new__(ForeignDone)

@@ -16,11 +16,10 @@ cdef AsyncResult submit(Core core, object target, object args, object kwargs,
     check_running(core)
     if not callable(target):
         raise TypeError(f"target must be callable, not {type(target).__name__}")
-    callbacks = checked_callables(callbacks, "callbacks")
-    errbacks = checked_callables(errbacks, "errbacks")
+    callbacks = checked_callables(core, callbacks, "callback(result, meta)")
+    errbacks = checked_callables(core, errbacks, "errback(exc, meta)")
     if acknowledge is not None:
-        if not callable(acknowledge):
-            raise TypeError(f"on_acknowledge must be callable, not {type(acknowledge).__name__}")
+        checked(acknowledge, 0, "on_acknowledge()")
         flags |= CP_WANT_ACK
     if options is not None:
         if options.limits is not None:
@@ -31,9 +30,9 @@ cdef AsyncResult submit(Core core, object target, object args, object kwargs,
     if args is None:
         args = ()
     elif type(args) is not tuple:
-        args = tuple(args)
+        args = arguments_of(args)
     if kwargs is not None:
-        kwargs = dict(kwargs) or None
+        kwargs = keywords_of(kwargs)
 
     function = function_for(core, target)
     if function is None:
@@ -88,8 +87,8 @@ cdef AsyncResult submit_ended(Core core, object error, object callbacks, object 
     """A job that no worker has to do with: what failed before it could be placed."""
     cdef AsyncResult job
     check_running(core)
-    job = new_job(core, checked_callables(callbacks, "callbacks"),
-                  checked_callables(errbacks, "errbacks"), meta, keeper)
+    job = new_job(core, checked_callables(core, callbacks, "callback(result, meta)"),
+                  checked_callables(core, errbacks, "errback(exc, meta)"), meta, keeper)
     job.number = fresh_number(core)
     job.payload = error
     job.outcome = RAW_RESULT if error is None else EXCEPTION
@@ -97,24 +96,6 @@ cdef AsyncResult submit_ended(Core core, object error, object callbacks, object 
     bury(core)
     notify(core)
     return job
-
-
-cdef object checked_callables(object given, str name):
-    """None, one callable, or a tuple of at least two."""
-    if given is None:
-        return None
-    if type(given) is not list and type(given) is not tuple:
-        if callable(given):
-            return given
-        given = list(given)
-    if len(given) == 1:
-        one = given[0]
-        if callable(one):
-            return one
-    for one in given:
-        if not callable(one):
-            raise TypeError(f"{name} must be callable, not {type(one).__name__}")
-    return tuple(given) or None
 
 
 cdef inline bint no_slot(Core core, uint64_t size) noexcept:
@@ -158,9 +139,8 @@ cdef Options options_of(Core core, object soft_timeout, object timeout, object e
         options.limits = limits_of(
             seconds_or(soft_timeout, pool.soft if pool is not None else 0),
             seconds_or(timeout, pool.hard if pool is not None else 0), expires_at(expires))
-    if accept is not None and not callable(accept):
-        raise TypeError(f"accept_callback must be callable, not {type(accept).__name__}")
-    options.accept = accept
+    if accept is not None:
+        options.accept = checked(accept, 2, "accept_callback(pid, time_accepted)")
     options.slot_deadline = deadline_after(slot_timeout) if block else 0
     return options
 

@@ -44,7 +44,9 @@ cdef class TaskPoolBase:
         :raises PayloadTooLarge: the arguments alone take more than ``max_bytes``.
         :raises PoolNotRunning, PoolClosed, PoolTerminated, WrongProcess: the pool
             takes no tasks.
-        :raises TypeError: target, a callback or an errback is not callable.
+        :raises TypeError: the target is not callable; `args` is no iterable, or a string or
+            a dict; `kwargs` is no mapping; a callback cannot be called with what it is to be
+            called with (of a class's own ``on_ready`` that is not known).
         :raises Exception: whatever pickling the arguments raises; nothing is
             queued then.
 

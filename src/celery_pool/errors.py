@@ -44,6 +44,11 @@ class PoolError(Exception):
     _counted_as = ""  # the core's counter of tasks that end with it, besides `failed`
 
 
+class WrongCall(TypeError):
+    """A call that cannot be right: told to the caller, never the outcome of a task. Users
+    catch it as a TypeError."""
+
+
 class PoolNotRunning(PoolError, ValueError):
     """The pool was not started, or, of a :class:`Pool`, takes no more tasks."""
 

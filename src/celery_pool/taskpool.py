@@ -11,7 +11,7 @@ from multiprocessing import util
 from multiprocessing.context import BaseContext
 from types import TracebackType
 
-from ._poolcore import AsyncResult, Core, PoolState, TaskPoolBase
+from ._poolcore import AsyncResult, Core, PoolState, TaskPoolBase, check_callable
 from .child.plan import GROUP_SIGNALS
 from .einfo import ExceptionInfo
 from .errors import PoolError, PoolNotRunning, PoolRunning, PoolTerminated, SoftTimeLimitExceeded
@@ -677,6 +677,11 @@ class TaskPool(TaskPoolBase):
     def _inside_callback(self) -> bool:
         """Whether the calling thread runs callbacks of this pool."""
         return self._core.inside_callback
+
+    @staticmethod
+    def _check_one_argument(callback: object, signature: str) -> None:
+        """TypeError if it cannot be called with one argument, as `signature` says."""
+        check_callable(callback, 1, signature)
 
     def _run_callbacks(self, callbacks: Callbacks, argument: Any) -> None:
         """Calls each with `argument` and a meta, as the pool calls those of its tasks."""

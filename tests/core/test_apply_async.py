@@ -49,7 +49,6 @@ Pair = namedtuple("Pair", "first second")
         ((1, 2), (1, 2)),
         ([1, 2], (1, 2)),
         (range(3), (0, 1, 2)),
-        ("ab", ("a", "b")),
         (iter([5]), (5,)),
         (Pair(1, 2), (1, 2)),
         ((None,), (None,)),

@@ -99,6 +99,9 @@ def test_what_cannot_be_pickled(run):
                 await pool.submit(tasks.same, threading.Lock())
             with pytest.raises(TypeError, match="callable"):
                 await pool.submit(5)
+            for args in 5, "ab":
+                with pytest.raises(TypeError, match="args must be a tuple"):
+                    await pool.apply(tasks.same, args)
             assert await pool.submit(tasks.same, 1) == 1
 
     run(main)

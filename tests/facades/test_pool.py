@@ -164,6 +164,37 @@ def test_a_callback_must_be_callable(mp_pool):
         pool.map_async(tasks.square, [1], error_callback="x")
 
 
+def two_arguments(result, meta):
+    raise AssertionError("never called")
+
+
+@pytest.mark.parametrize("name", ["callback", "error_callback"])
+@pytest.mark.parametrize("wrong", [two_arguments, lambda: None, [].clear])
+def test_a_callback_must_take_one_argument(mp_pool, name, wrong):
+    pool = mp_pool()
+    for call in pool.apply_async, pool.map_async, pool.starmap_async:
+        with pytest.raises(TypeError, match=rf"cannot be called as {name}\("):
+            call(tasks.square, [(1,)], **{name: wrong})
+    assert pool.apply(tasks.square, (2,)) == 4
+
+
+@pytest.mark.parametrize("args", [5, "ab", b"ab", {"a": 1}])
+def test_args_that_cannot_be_right_are_told_at_the_call(mp_pool, args):
+    pool = mp_pool()
+    for call in pool.apply_async, pool.apply:
+        with pytest.raises(TypeError, match="args must be a tuple"):
+            call(tasks.echo, args)
+    with pytest.raises(TypeError, match="kwargs must be a mapping"):
+        pool.apply_async(tasks.square, (1,), 5)
+
+
+@pytest.mark.parametrize("chunksize", [1, 2])
+def test_starmap_takes_what_itertools_starmap_takes(mp_pool, chunksize):
+    items = [(1, 2), [3], "ab", {"c": 1}, range(2), bytearray(b"a"), ()]
+    expected = [(tuple(item), {}) for item in items]
+    assert mp_pool().starmap(tasks.echo, items, chunksize) == expected
+
+
 @pytest.mark.parametrize(
     "call",
     [

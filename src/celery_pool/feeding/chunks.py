@@ -37,10 +37,15 @@ def calls(
             yield target, (function, chunk)
     elif star:
         for item in iterable:
-            yield function, item
+            yield function, item if type(item) is tuple else _unpacked(item)
     else:
         for item in iterable:
             yield function, (item,)
+
+
+def _unpacked(item: Any) -> Any:
+    """What a starmap takes as arguments, and a call of its own would refuse."""
+    return tuple(item) if isinstance(item, (str, bytes, bytearray, dict)) else item
 
 
 def chunks(iterable: Iterable[Any], size: int) -> Iterator[Any]:

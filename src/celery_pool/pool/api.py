@@ -13,13 +13,13 @@ from multiprocessing.pool import CLOSE, INIT, RUN, TERMINATE
 from types import TracebackType
 from typing import Any, NoReturn, Self
 
-from ..errors import PoolClosed, PoolNotRunning, PoolTerminated
+from ..errors import PoolClosed, PoolNotRunning, PoolTerminated, WrongCall
 from ..feeding.chunks import calls, checked_size, default_size
 from ..host.cpus import usable_cpus
 from ..taskpool import AsyncResult, TaskPool
 from .imap import Feed, IMapIterator, IMapUnorderedIterator
 from .intake import Intake
-from .mapresult import MapResult, OneArgument
+from .mapresult import CALLBACK, ERROR_CALLBACK, MapResult, OneArgument
 
 Callback = Callable[[Any], object] | None
 
@@ -100,14 +100,18 @@ class Pool:
         :param error_callback: ``error_callback(exception)``, there too.
         :returns: its AsyncResult. What pickling the arguments raises, ``get()`` raises.
         :raises ValueError: the pool was closed or terminated.
+        :raises TypeError: `args` is no iterable, or a string or a dict, `kwds` no mapping, or
+            a callback cannot be called with one argument.
         """
         if self._state != RUN:
             self._refuse()
-        on_success = None if callback is None else OneArgument(callback)
-        on_error = None if error_callback is None else OneArgument(error_callback)
+        on_success = None if callback is None else OneArgument(callback, CALLBACK)
+        on_error = None if error_callback is None else OneArgument(error_callback, ERROR_CALLBACK)
         try:
             try:
                 return self._tasks.apply_async(func, args, kwds, on_success, on_error)
+            except WrongCall:
+                raise
             except Exception as error:
                 return self._tasks._submit_failed(error, on_success, on_error)
         except (PoolClosed, PoolTerminated) as error:  # meanwhile

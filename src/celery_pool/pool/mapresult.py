@@ -12,15 +12,16 @@ from typing import Any
 from ..feeding.chunks import Call
 from ..taskpool import AsyncResult, TaskPool
 
+CALLBACK, ERROR_CALLBACK = "callback(result)", "error_callback(exception)"
+
 
 class OneArgument:
     """A callback of multiprocessing's kind as one of the core's: ``function(outcome)``."""
 
     __slots__ = ("function",)
 
-    def __init__(self, function: Callable[[Any], object]) -> None:
-        if not callable(function):
-            raise TypeError(f"a callback must be callable, not {type(function).__name__}")
+    def __init__(self, function: Callable[[Any], object], signature: str) -> None:
+        TaskPool._check_one_argument(function, signature)
         self.function = function
 
     def __call__(self, outcome: Any, meta: Any) -> None:
@@ -55,8 +56,10 @@ class MapResult(multiprocessing.pool.MapResult[Any]):
         # was not counted is taken again: a Ctrl-C may come between any two steps
         self._taken = 0, 0
         self._error: BaseException | None = None
-        self._on_success = None if callback is None else OneArgument(callback)
-        self._on_error = None if error_callback is None else OneArgument(error_callback)
+        self._on_success = None if callback is None else OneArgument(callback, CALLBACK)
+        self._on_error = (
+            None if error_callback is None else OneArgument(error_callback, ERROR_CALLBACK)
+        )
         self._delivered: threading.Event | None = None  # if there are callbacks
         if callback is not None or error_callback is not None:
             self._delivered = threading.Event()
