@@ -26,6 +26,7 @@ import time
 
 from ..wire.remote import dump_error, shortened
 from . import blas
+from .loky import forget_executor
 from .plan import GROUP_SIGNALS, LONGEST_MESSAGE, WorkerFds, WorkerPlan, receive, send
 from .process import Forker
 from .worker import show_name, worker_main
@@ -55,6 +56,7 @@ def _template_main(sock: socket.socket, plan: WorkerPlan, pool_name: str) -> Non
     # daemonic, so that nothing waits for it at exit.
     multiprocessing.process.current_process()._config["daemon"] = False  # type: ignore[attr-defined]
     reset_signals(plan.shield)
+    forget_executor()
     show_name(multiprocessing.current_process().name)
     if plan.blas_threads is not None:
         blas.limit_threads(plan.blas_threads, plan.blas_spare)
