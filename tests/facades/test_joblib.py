@@ -8,7 +8,8 @@ import signal
 import threading
 import time
 import warnings
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from pickle import PicklingError
 from typing import Any
 
 import pytest
@@ -18,7 +19,7 @@ joblib = pytest.importorskip("joblib")
 from joblib import Parallel, delayed, parallel_config  # noqa: E402
 
 import tasks  # noqa: E402
-from celery_pool import TimeLimitExceeded, WorkerLostError  # noqa: E402
+from celery_pool import PayloadTooLarge, TimeLimitExceeded, WorkerLostError  # noqa: E402
 from celery_pool.ext.joblib import CeleryPoolBackend, register  # noqa: E402
 from celery_pool.host.cpus import usable_cpus  # noqa: E402
 from guards import descendants  # noqa: E402
@@ -78,6 +79,38 @@ def test_options_reach_the_pool(start_method):
             Parallel()(delayed(time.sleep)(60) for _ in range(2))
 
 
+def remember(value: Any) -> None:
+    tasks.remembered = value  # type: ignore[attr-defined]
+
+
+def remembered(_: Any) -> Any:
+    return tasks.remembered  # type: ignore[attr-defined]
+
+
+def test_parallel_takes_the_pools_options():
+    options: Any = {"initializer": remember, "initargs": (7,)}
+    work = [delayed(remembered)(i) for i in range(20)]
+    assert Parallel(n_jobs=2, backend="celery_pool", **options)(work) == [7] * 20
+    with parallel_config("celery_pool", n_jobs=2, initializer=remember, initargs=(8,)):
+        assert Parallel()(work) == [8] * 20
+        assert Parallel(**options)(work) == [7] * 20
+        with Parallel(**options) as parallel:
+            with pytest.raises(ZeroDivisionError):
+                parallel([delayed(divmod)(1, 0)])
+            assert parallel(work) == [7] * 20  # by new workers
+    with pytest.raises(TypeError, match="no_such_option"):
+        Parallel(n_jobs=2, no_such_option=1)(work)
+
+
+@pytest.mark.parametrize("method", ["fork", "spawn"])
+def test_a_template_initializer(method):
+    with parallel_config("celery_pool", n_jobs=2, context=method):
+        results = Parallel(template_initializer=remember, template_initargs=[3])(
+            delayed(remembered)(i) for i in range(4)
+        )
+    assert results == [3] * 4
+
+
 # ---- n_jobs
 
 
@@ -90,8 +123,9 @@ def test_n_jobs():
     assert backend.effective_n_jobs(5) == 5
     with pytest.raises(ValueError, match="n_jobs"):
         backend.effective_n_jobs(0)
-    with parallel_config("celery_pool"):
-        assert joblib.effective_n_jobs() == cpus
+    with parallel_config("celery_pool", n_jobs=None):
+        assert joblib.effective_n_jobs() == cpus  # whose default is -1, always
+        assert Parallel().n_jobs == 1
     assert Parallel(n_jobs=-1)(delayed(tasks.same)(i) for i in range(10)) == list(range(10))
 
 
@@ -120,6 +154,17 @@ def test_in_a_thread():
 
     callers = [Background(call) for _ in range(2)]
     assert [caller.result(2 * DEADLINE) for caller in callers] == [list(range(10))] * 2
+
+
+def in_background(call: Callable[[], Any]) -> Any:
+    """For what must not wait for ever."""
+
+    def quiet() -> Any:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", DeprecationWarning)  # fork in a thread
+            return call()
+
+    return Background(quiet).result(DEADLINE)
 
 
 # ---- nested
@@ -181,6 +226,32 @@ def test_nested_loop(outer, inner):
     assert "does not leave" not in done.stderr
 
 
+AFTER_LOKY = """
+from joblib import Parallel, delayed
+from celery_pool.ext.joblib import register
+
+def square(i):
+    return i * i
+
+def inner(_):
+    return Parallel(n_jobs=2, backend="loky")(delayed(square)(i) for i in range(3))
+
+if __name__ == "__main__":
+    register()
+    assert inner(0) == [0, 1, 4]
+    with Parallel(n_jobs=2, backend="celery_pool") as parallel:
+        assert parallel(delayed(inner)(i) for i in range(2)) == [[0, 1, 4]] * 2
+    assert inner(0) == [0, 1, 4]
+"""
+
+
+def test_loky_in_a_task_of_a_program_that_has_used_loky():
+    """loky keeps an executor, of which a forked worker has no threads."""
+    done = run_script(AFTER_LOKY)
+    assert done.returncode == 0, done.stderr
+    assert done.stderr == ""
+
+
 LOKY = """
 from joblib.externals.loky.backend import get_context
 from celery_pool import TaskPool
@@ -214,7 +285,7 @@ def test_below_threads_there_are_no_workers():
             warnings.simplefilter("always")
             [value] = Parallel(n_jobs=2, backend="celery_pool")([delayed(tasks.pid)()])
         assert value == os.getpid()
-        assert "nested Parallel" in str([w.message for w in caught])
+        assert "cannot be nested below threads" in str([w.message for w in caught])
         return value
 
     with parallel_config("threading", n_jobs=2):
@@ -247,9 +318,31 @@ def test_timeout():
 
 
 def test_what_cannot_be_pickled():
-    with pytest.raises(TypeError, match="pickle"):
+    with pytest.raises(PicklingError, match="the task to send") as caught:
         Parallel()([delayed(tasks.same)(threading.Lock())])
+    assert isinstance(caught.value.__cause__, TypeError)
     assert Parallel()([delayed(tasks.same)(1)]) == [1]
+
+
+@pytest.mark.parametrize(
+    "options, argument, error",
+    [
+        ({}, threading.Lock(), PicklingError),
+        ({"max_bytes": 100_000}, bytes(200_000), PayloadTooLarge),
+    ],
+    ids=["pickle", "max_bytes"],
+)
+def test_what_cannot_be_sent_later(options, argument, error):
+    """joblib submits all but the first tasks in the background thread."""
+
+    def call() -> None:
+        arguments = [*range(100), argument, *range(100)]
+        Parallel(n_jobs=2, backend="celery_pool", batch_size=1, pre_dispatch=2, **options)(
+            delayed(tasks.same)(value) for value in arguments
+        )
+
+    with pytest.raises(error):
+        in_background(call)
 
 
 def test_a_generator_that_is_left_early(tmp_path):
@@ -293,6 +386,7 @@ def double(x):
     return 2 * x
 
 register(make_default=True)
+assert joblib.Parallel().n_jobs == 1
 print(joblib.Parallel(n_jobs=2)(joblib.delayed(double)(i) for i in range(5)))
 """
     )

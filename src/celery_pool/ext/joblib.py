@@ -20,6 +20,7 @@ from __future__ import annotations
 import importlib
 import warnings
 from collections.abc import Callable
+from pickle import PicklingError
 from typing import Any
 
 import cloudpickle
@@ -31,6 +32,7 @@ from joblib.parallel import (
     SequentialBackend,
 )
 
+from ..errors import PoolError
 from ..taskpool import AsyncResult, TaskPool
 
 #: How long workers may take to leave after the last task, in seconds.
@@ -43,7 +45,8 @@ class CeleryPoolBackend(AutoBatchingMixin, ParallelBackendBase):  # type: ignore
     :param inner_max_num_threads: the pool's ``blas_threads``; default: ``"auto"``.
     :param pool_options: of :class:`~celery_pool.TaskPool`, for instance ``context``
         (default: joblib's, which is multiprocessing's), ``timeout`` (of a batch),
-        ``max_memory_per_child``.
+        ``max_memory_per_child``. ``Parallel`` takes them as well, but for ``timeout``, which
+        is its own, and ``context``.
     """
 
     supports_retrieve_callback = True
@@ -52,7 +55,6 @@ class CeleryPoolBackend(AutoBatchingMixin, ParallelBackendBase):  # type: ignore
     supports_inner_max_num_threads = True
     uses_threads = False
     supports_sharedmem = False
-    default_n_jobs = -1
 
     def __init__(
         self,
@@ -64,7 +66,7 @@ class CeleryPoolBackend(AutoBatchingMixin, ParallelBackendBase):  # type: ignore
         self._pool_options = pool_options
         self._pool: TaskPool | None = None
         self._n_jobs = 1
-        self._context: Any = None
+        self._options: dict[str, Any] = {}
         self.parallel: Any = None
 
     def effective_n_jobs(self, n_jobs: int | None) -> int:
@@ -76,7 +78,7 @@ class CeleryPoolBackend(AutoBatchingMixin, ParallelBackendBase):  # type: ignore
         if n_jobs != 1:
             reason = self._why_sequential()
             if reason is not None:
-                warnings.warn(f"{reason}: n_jobs=1", stacklevel=3)
+                warnings.warn(f"{reason}, setting n_jobs=1", stacklevel=3)
                 return 1
         if n_jobs < 0:
             n_jobs = max(joblib.cpu_count() + 1 + n_jobs, 1)
@@ -84,30 +86,43 @@ class CeleryPoolBackend(AutoBatchingMixin, ParallelBackendBase):  # type: ignore
 
     def _why_sequential(self) -> str | None:
         if self.nesting_level and not self.in_main_thread():
-            return "workers are not started from a thread of a nested Parallel"
+            return "celery_pool-backed parallel loops cannot be nested below threads"
         return None
 
     def configure(
-        self, n_jobs: int = 1, parallel: Any = None, context: Any = None, **others: Any
+        self,
+        n_jobs: int = 1,
+        parallel: Any = None,
+        prefer: str | None = None,
+        require: str | None = None,
+        verbose: int = 0,
+        max_nbytes: int | None = None,
+        temp_folder: str | None = None,
+        mmap_mode: str | None = None,
+        context: Any = None,
+        **pool_options: Any,
     ) -> int:
-        """Starts the workers; returns how many. Of joblib's other settings those for
-        memory maps have no use here."""
+        """Starts the workers; returns how many. joblib's settings for memory maps have no
+        use here.
+
+        :param pool_options: what ``Parallel`` was given besides; they go before the
+            constructor's.
+        """
         n_jobs = self.effective_n_jobs(n_jobs)
         if n_jobs == 1:
             raise FallbackToBackend(SequentialBackend(nesting_level=self.nesting_level))
         self.parallel = parallel
         self._n_jobs = n_jobs
-        self._context = context
+        self._options = {"context": context, **self._pool_options, **pool_options}
         self._start()
         return n_jobs
 
     def _start(self) -> None:
         options = {
-            "context": self._context,
             "blas_threads": self.inner_max_num_threads or "auto",
             "leave_timeout": LEAVE_TIMEOUT,
             "pickler": cloudpickle,
-            **self._pool_options,
+            **self._options,
         }
         if "template_initializer" not in options:
             # once for all workers, and when NumPy, which it loads, is told how many threads
@@ -121,11 +136,27 @@ class CeleryPoolBackend(AutoBatchingMixin, ParallelBackendBase):  # type: ignore
         pool.run()
         self._pool = pool
 
-    def submit(self, func: Callable[[], Any], callback: Callable[[Any], None]) -> AsyncResult:
-        assert self._pool is not None
-        return self._pool.apply_async(func, (), None, _succeeded, _failed, None, callback)
+    def submit(
+        self, func: Callable[[], Any], callback: Callable[[Any], None]
+    ) -> AsyncResult | None:
+        """Runs ``func()`` in a worker. What goes wrong is the task's outcome: joblib submits
+        in callbacks, too, where nobody would see it raised."""
+        pool = self._pool
+        if pool is None:  # aborted meanwhile
+            return None
+        try:
+            return pool.apply_async(func, (), None, _succeeded, _failed, None, callback)
+        except PoolError as error:
+            callback((False, error))
+        except Exception as error:
+            unpickled = PicklingError("could not pickle the task to send to the workers")
+            unpickled.__cause__ = error
+            callback((False, unpickled))
+        return None
 
-    def apply_async(self, func: Callable[[], Any], callback: Callable[[Any], None]) -> AsyncResult:
+    def apply_async(
+        self, func: Callable[[], Any], callback: Callable[[Any], None]
+    ) -> AsyncResult | None:
         """What joblib before 1.5 calls it."""
         return self.submit(func, callback)
 
