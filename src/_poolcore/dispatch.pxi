@@ -145,7 +145,9 @@ cdef int note_error(Core core, object function, object error) except -1:
     core.callback_errors += 1
     if isinstance(error, Exception):
         try:
-            core.logger.error("callback %r raised an exception", function, exc_info=error)
+            # three, as one that is false in a truth test would be none
+            core.logger.error("callback %r raised an exception", function,
+                              exc_info=(type(error), error, error.__traceback__))
             return 0
         except Exception:
             _errors.report_unraisable("the logger raised an exception")

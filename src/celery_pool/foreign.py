@@ -39,7 +39,11 @@ def is_future(result: Any) -> bool:
 def outcome_of(result: Any) -> tuple[bool, Any]:
     """(True, value) or (False, exception) of a result that has ended."""
     try:
-        return True, result.result() if is_future(result) else result.get()
+        if not is_future(result):
+            return True, result.get()
+        # result() of a Future takes an exception that is false in a truth test for none
+        error = result.exception() if hasattr(result, "exception") else None
+        return (True, result.result()) if error is None else (False, error)
     except BaseException as error:  # a KeyboardInterrupt, too, is the task's
         return False, error
 

@@ -122,7 +122,10 @@ class TaskFuture(Future[T]):
         if self._state == FINISHED and self._exception is None:
             return self._result  # type: ignore[no-any-return]
         try:
-            return Future.result(self, timeout)
+            value = Future.result(self, timeout)
+            if self._exception is not None:  # false in a truth test: Future takes it for none
+                raise self._exception
+            return value
         finally:
             del self  # an exception's traceback would keep it, and it the exception
 

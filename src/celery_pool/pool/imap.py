@@ -158,7 +158,7 @@ class Feed:
         """What the iterator raises that has met END."""
         self.arrived.put(END)  # for the next call, and for other threads
         error, self.error = self.error, None
-        return error or StopIteration()
+        return StopIteration() if error is None else error
 
 
 class IMapIterator(multiprocessing.pool.IMapIterator):  # type: ignore[type-arg]

@@ -143,7 +143,8 @@ class Log:
             }
             for name in ("pid", "signal"):
                 text = text.replace(f"{{{name}}}", str(facts[name]))
-            self._core.logger.log(level, text, exc_info=cause, extra=facts)
+            exc_info = None if cause is None else (type(cause), cause, cause.__traceback__)
+            self._core.logger.log(level, text, exc_info=exc_info, extra=facts)
         except BaseException:
             with contextlib.suppress(BaseException):
                 report_unraisable("the logger raised an exception")

@@ -43,7 +43,8 @@ class Start:
         """Whether it has failed by that; not if it is over, or has failed already."""
         if self.over.is_set():
             return False
-        self.error = self.error or error
+        if self.error is None:
+            self.error = error
         self.over.set()
         return True
 

@@ -220,11 +220,11 @@ class Supervisor:
         """Somebody killed it, or it has failed. Its workers live on; their exit
         codes are lost."""
         self.roster.end_template(made)
-        if cause is not None and self.start.over.is_set():
+        if cause is None:
+            cause = StartError("the template process died before the workers were ready")
+        elif self.start.over.is_set():
             self._log.template_failed(cause)
-        self._fail_start(
-            cause or StartError("the template process died before the workers were ready")
-        )
+        self._fail_start(cause)
         for worker in self.roster:
             if worker.template is not made:
                 continue
@@ -310,7 +310,7 @@ class Supervisor:
     def _to_start(self) -> int:
         """Workers to start, now or after the delay: what is missing, but while starts fail
         one at a time."""
-        if self.phase is not Phase.RUNNING or self.start.error:
+        if self.phase is not Phase.RUNNING or self.start.error is not None:
             return 0
         missing = self.roster.missing()
         return min(missing, 1 - self.roster.starting()) if self._restarts.probing else missing
