@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import itertools
+import time
 
 import pytest
 
 import tasks
-from celery_pool import (
-    TaskPoolExecutor,
-)
+from celery_pool import SoftTimeLimitExceeded, TaskPoolExecutor, WorkerLostError
+from celery_pool.wire.remote import UnpicklableError
 from guards import wait_until
 from support import DEADLINE, Gate
 
@@ -97,6 +97,96 @@ def test_map_whose_input_raises(executor, tmp_path):
         one.map(tasks.pass_gate, values())
     wait_until(lambda: one._life.pool._core.in_flight <= 1, DEADLINE, "the rest cancelled")
     gate.open()
+
+
+def outcomes(results):
+    """Results, and types of exceptions where one is raised."""
+    while True:
+        try:
+            yield next(results)
+        except StopIteration:
+            return
+        except Exception as error:
+            yield type(error)
+
+
+@pytest.mark.parametrize("chunksize", [1, 2, 3, 10])
+@pytest.mark.parametrize("buffersize", [None, 1, 2])
+def test_map_goes_on_after_an_exception(executor, chunksize, buffersize):
+    """As built-in map() does, and concurrent.futures' from Python 3.16 on."""
+    one = executor()
+    values = [1, 0, 2, 0, 0, 4]
+    results = one.map(tasks.invert, values, chunksize=chunksize, buffersize=buffersize)
+    zero = ZeroDivisionError
+    assert list(outcomes(results)) == [1, zero, 0.5, zero, zero, 0.25]
+    assert list(results) == []
+
+
+@pytest.mark.parametrize("chunksize", [1, 3])
+def test_a_timeout_error_of_a_call_is_an_exception_as_any_other(executor, chunksize):
+    results = executor().map(time_out_at_2, range(4), chunksize=chunksize, timeout=DEADLINE)
+    assert list(outcomes(results)) == [0, 1, TimeoutError, 3]
+
+
+def time_out_at_2(value):
+    if value == 2:
+        raise TimeoutError
+    return value
+
+
+@pytest.mark.parametrize("chunksize", [1, 3])
+def test_an_exception_in_map_has_the_workers_traceback(executor, chunksize):
+    results = executor().map(tasks.fail_deeply, ["a", "b"], chunksize=chunksize)
+    for text in "a", "b":
+        with pytest.raises(ValueError, match=text) as caught:
+            next(results)
+        assert "the_innermost_function" in str(caught.value.__cause__)
+
+
+@pytest.mark.parametrize(
+    "error, arrives", [(tasks.Stubborn, UnpicklableError), (tasks.Unprintable, tasks.Unprintable)]
+)
+def test_odd_exceptions_in_a_chunk(executor, error, arrives):
+    results = executor().map(tasks.fail, [error, LookupError], chunksize=2)
+    assert list(outcomes(results)) == [arrives, LookupError]
+
+
+def test_what_ends_a_whole_chunk_is_raised_once(executor):
+    one = executor(1, soft_timeout=0.2)
+    results = one.map(time.sleep, [0, 60, 60, 0], chunksize=3)
+    assert list(outcomes(results)) == [SoftTimeLimitExceeded, None]
+    results = one.map(exit_at, [0, 1, 2, 3], [1] * 4, chunksize=2)
+    with pytest.raises(SystemExit):
+        next(results)
+    assert list(results) == [2, 3]
+    results = one.map(tasks.die_at, [0, 1, 2, 3], [1] * 4, chunksize=2)
+    assert list(outcomes(results)) == [WorkerLostError, 2, 3]
+
+
+def exit_at(value, when):
+    if value == when:
+        raise SystemExit(3)
+    return value
+
+
+@pytest.mark.parametrize("chunksize", [1, 2])
+def test_a_loop_that_an_exception_leaves_cancels_the_rest(executor, tmp_path, chunksize):
+    gate = Gate(tmp_path)
+    one = executor(1)
+    values = [0] * chunksize + [gate.path] * 8
+    with pytest.raises(LookupError) as caught:
+        for _ in one.map(fail_or_pass_gate, values, chunksize=chunksize):
+            raise AssertionError("no result")
+    # while the traceback is alive
+    wait_until(lambda: one._life.pool._core.in_flight <= 2, DEADLINE, "the rest cancelled")
+    assert caught.tb is not None
+    gate.open()
+
+
+def fail_or_pass_gate(path):
+    if not path:
+        raise LookupError
+    return tasks.pass_gate(path)
 
 
 @pytest.mark.parametrize(

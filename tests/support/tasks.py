@@ -241,6 +241,12 @@ def stop_iteration(value: object) -> NoReturn:
 # ---- that end their worker ----
 
 
+def die_at(value: int, when: int) -> int:
+    if value == when:
+        die(signal.SIGKILL)
+    return value
+
+
 def die_if_zero(value: int) -> int:
     if not value:
         die()

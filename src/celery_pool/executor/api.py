@@ -11,8 +11,8 @@ import logging
 import signal
 import time
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator
-from concurrent.futures import Executor, Future
+from collections.abc import Callable, Generator, Iterable, Iterator
+from concurrent.futures import CancelledError, Executor, Future
 from concurrent.futures._base import PENDING
 from multiprocessing.context import BaseContext
 from typing import Any, ParamSpec, TypeVar
@@ -22,12 +22,13 @@ from ..errors import (
     PoolClosed,
     PoolNotRunning,
     PoolTerminated,
+    SoftTimeLimitExceeded,
     StartError,
     WrongProcess,
 )
 from ..host.cpus import usable_cpus
 from ..taskpool import AsyncResult, TaskPool
-from ..wire.remote import without_frames
+from ..wire.remote import dump_error, load_error, without_frames
 from .futures import TaskFuture, settle
 from .life import Life
 
@@ -167,8 +168,12 @@ class TaskPoolExecutor(Executor):
         :param buffersize: most tasks submitted and not yielded yet; the iterables
             are read as results are taken. None: everything is submitted at once.
         :raises TimeoutError: by the iterator, past the timeout.
-        :raises Exception: by the iterator, what the call raised. In both cases, and
-            when the iterator is closed, tasks that have not started are cancelled.
+        :raises Exception: by the iterator, what the call raised, in the place of its
+            result: what comes next is the next call's. Where a whole chunk is lost (with its
+            worker, by a time limit, by what is no Exception) it is raised once for all.
+
+        Past the timeout, when the input raises, and when the iterator is closed or
+        dropped, tasks that have not started are cancelled.
         """
         if chunksize < 1:
             raise ValueError("chunksize must be >= 1.")
@@ -180,10 +185,11 @@ class TaskPoolExecutor(Executor):
         deadline = None if timeout is None else time.monotonic() + timeout
         calls = zip(*iterables, strict=False)
         if chunksize == 1:
-            return _results(self._submissions(fn, calls), buffersize, deadline)
+            return _MapResults(_outcomes(self._submissions(fn, calls), buffersize, deadline))
         chunks = iter(lambda: list(itertools.islice(calls, chunksize)), [])
         tasks = ((fn, chunk) for chunk in chunks)
-        return _one_by_one(_results(self._submissions(_run_chunk, tasks), buffersize, deadline))
+        outcomes = _outcomes(self._submissions(_run_chunk, tasks), buffersize, deadline)
+        return _MapResults(_one_by_one(outcomes))
 
     def _submissions(
         self, fn: Callable[..., T], calls: Iterable[tuple[Any, ...]]
@@ -273,17 +279,63 @@ def _initialize(initializer: Callable[..., object], initargs: tuple[Any, ...]) -
         raise
 
 
-def _run_chunk(fn: Callable[..., T], chunk: list[tuple[Any, ...]]) -> list[T]:
+def _run_chunk(fn: Callable[..., T], chunk: list[tuple[Any, ...]]) -> list[T | _Raised]:
     """In the worker."""
-    return [fn(*args) for args in chunk]
+    outcomes: list[T | _Raised] = []
+    for args in chunk:
+        try:
+            outcomes.append(fn(*args))
+        except SoftTimeLimitExceeded:  # of the chunk
+            raise
+        except Exception as error:
+            outcomes.append(_Raised(error))
+    return outcomes
 
 
 # ---- map ----
 
 
-def _results(
+class _Raised:
+    """In the place of a result: what a call has raised."""
+
+    __slots__ = ("error",)
+
+    def __init__(self, error: BaseException) -> None:
+        self.error = error
+
+    def __reduce__(self) -> tuple[Callable[[bytes], _Raised], tuple[bytes]]:
+        return _received, (dump_error(self.error),)
+
+
+def _received(data: bytes) -> _Raised:
+    return _Raised(load_error(data))
+
+
+class _MapResults(Iterator[T]):
+    """No generator, which an exception would end."""
+
+    def __init__(self, outcomes: Generator[T | _Raised]) -> None:
+        self._outcomes = outcomes
+
+    def __next__(self) -> T:
+        outcome = next(self._outcomes)
+        if type(outcome) is not _Raised:
+            return outcome  # type: ignore[return-value]
+        try:
+            raise outcome.error
+        finally:
+            # the exception's traceback would keep them: the rest would not be cancelled when
+            # the iterator is dropped
+            del self, outcome
+
+    def close(self) -> None:
+        """Cancels the tasks that have not started."""
+        self._outcomes.close()
+
+
+def _outcomes(
     submissions: Iterator[Future[T]], buffersize: int | None, deadline: float | None
-) -> Iterator[T]:
+) -> Generator[T | _Raised]:
     """Submits at once, yields later."""
     futures: deque[Future[T]] = deque()
     try:
@@ -297,24 +349,27 @@ def _results(
 
 def _in_order(
     futures: deque[Future[T]], submissions: Iterator[Future[T]], deadline: float | None
-) -> Iterator[T]:
+) -> Generator[T | _Raised]:
     # keeps no reference to a future or result that it has yielded
     try:
         while futures:
             futures.extend(itertools.islice(submissions, 1))
-            yield _outcome(futures.popleft(), deadline)
+            outcome: T | _Raised = _outcome(futures.popleft(), deadline)
+            yield outcome
+            del outcome
     finally:
         _cancel(futures)
 
 
-def _outcome(future: Future[T], deadline: float | None) -> T:
+def _outcome(future: Future[Any], deadline: float | None) -> Any:
+    """TimeoutError if it is not there in time; one of the call itself is an outcome."""
     try:
-        try:
-            return future.result(None if deadline is None else deadline - time.monotonic())
-        finally:
-            future.cancel()
+        error = future.exception(None if deadline is None else deadline - time.monotonic())
+        return future.result() if error is None else _Raised(error)
+    except CancelledError as error:
+        return _Raised(error)
     finally:
-        del future  # an exception's traceback would keep it, and it the exception
+        future.cancel()
 
 
 def _cancel(futures: deque[Future[T]]) -> None:
@@ -322,8 +377,13 @@ def _cancel(futures: deque[Future[T]]) -> None:
         future.cancel()
 
 
-def _one_by_one(chunks: Iterator[list[T]]) -> Iterator[T]:
+def _one_by_one(
+    chunks: Generator[list[T | _Raised] | _Raised],
+) -> Generator[T | _Raised]:
     for chunk in chunks:
+        if isinstance(chunk, _Raised):
+            yield chunk
+            continue
         chunk.reverse()
         while chunk:
             yield chunk.pop()
