@@ -698,7 +698,7 @@ class TaskPool(TaskPoolBase):
         return self._core.add_ended(error, callbacks, errbacks, None, self)
 
     def _submit_failed(
-        self, error: Exception, callbacks: Callbacks = None, errbacks: Callbacks = None
+        self, error: BaseException, callbacks: Callbacks = None, errbacks: Callbacks = None
     ) -> AsyncResult:
         """The job of a submission that has raised `error`, where its caller shall not."""
         return self._submit_ended(without_frames(error), callbacks, errbacks)

@@ -245,6 +245,37 @@ def test_errors_of_arguments_are_the_futures(executor):
     assert one.submit(tasks.same, 1).result(DEADLINE) == 1
 
 
+def test_an_exit_while_arguments_are_pickled_is_the_futures(executor):
+    one = executor()
+    future = one.submit(tasks.same, tasks.raises_when_pickled(SystemExit))
+    with pytest.raises(SystemExit):
+        future.result(DEADLINE)
+    assert type(future.exception()) is SystemExit
+    with pytest.raises(KeyboardInterrupt):  # may be the user's
+        one.submit(tasks.same, tasks.raises_when_pickled(KeyboardInterrupt))
+    assert one.submit(tasks.same, 1).result(DEADLINE) == 1
+
+
+def test_an_exit_by_a_signal_handler_leaves_submit(executor, tmp_path, monkeypatch):
+    gate = Gate(tmp_path)
+    one = executor(1, limit=1)
+    one.submit(tasks.pass_gate, gate.path)
+
+    def leave(signum, frame):
+        raise SystemExit(7)
+
+    before = signal.signal(signal.SIGUSR1, leave)
+    try:
+        timer = threading.Timer(0.1, os.kill, (os.getpid(), signal.SIGUSR1))
+        timer.start()
+        with pytest.raises(SystemExit):
+            one.submit(tasks.same, 1)  # waits for a slot
+        timer.join()
+    finally:
+        signal.signal(signal.SIGUSR1, before)
+    gate.open()
+
+
 @pytest.mark.parametrize(
     "options, error",
     [

@@ -221,6 +221,16 @@ def test_what_cannot_be_sent_fails_where_the_result_is_asked_for(mp_pool, call):
         call(pool).get(DEADLINE)
 
 
+def test_an_exit_while_arguments_are_pickled_is_the_results(mp_pool):
+    pool = mp_pool()
+    result = pool.apply_async(tasks.same, (tasks.raises_when_pickled(SystemExit),))
+    with pytest.raises(SystemExit):
+        result.get(DEADLINE)
+    with pytest.raises(KeyboardInterrupt):  # may be the user's
+        pool.apply_async(tasks.same, (tasks.raises_when_pickled(KeyboardInterrupt),))
+    assert pool.apply(tasks.same, (1,)) == 1
+
+
 def test_what_cannot_be_sent_is_counted_and_let_go(mp_pool):
     pool = mp_pool()
     counted = pool._tasks.statistics()

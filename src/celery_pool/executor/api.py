@@ -28,7 +28,7 @@ from ..errors import (
 )
 from ..host.cpus import usable_cpus
 from ..taskpool import AsyncResult, TaskPool
-from ..wire.remote import dump_error, load_error, without_frames
+from ..wire.remote import dump_error, load_error, of_arguments, without_frames
 from .futures import TaskFuture, settle
 from .life import Life
 
@@ -144,7 +144,9 @@ class TaskPoolExecutor(Executor):
             raise self._life.refusal() from error
         except WrongProcess:
             raise
-        except Exception as error:  # of the arguments: the task's own
+        except BaseException as error:
+            if not of_arguments(error):
+                raise
             future.set_exception(without_frames(error))
             return future
         future._job = job

@@ -17,6 +17,7 @@ from ..errors import PoolClosed, PoolNotRunning, PoolTerminated, WrongCall
 from ..feeding.chunks import calls, checked_size, default_size
 from ..host.cpus import usable_cpus
 from ..taskpool import AsyncResult, TaskPool
+from ..wire.remote import of_arguments
 from .imap import Feed, IMapIterator, IMapUnorderedIterator
 from .intake import Intake
 from .mapresult import CALLBACK, ERROR_CALLBACK, MapResult, OneArgument
@@ -112,7 +113,9 @@ class Pool:
                 return self._tasks.apply_async(func, args, kwds, on_success, on_error)
             except WrongCall:
                 raise
-            except Exception as error:
+            except BaseException as error:
+                if not of_arguments(error):
+                    raise
                 return self._tasks._submit_failed(error, on_success, on_error)
         except (PoolClosed, PoolTerminated) as error:  # meanwhile
             self._refuse(error)

@@ -115,13 +115,27 @@ def _remote_traceback(text: str) -> Exception:
     return RemoteTraceback(text)  # type: ignore[no-any-return]
 
 
-def without_frames(error: Exception) -> Exception:
+def without_frames(error: BaseException) -> BaseException:
     """In the parent: an error of a submission as the outcome of its task. Its traceback
     becomes text: the frames would keep what the callers hold, that outcome among it."""
     text = _formatted(error, error.__traceback__)
     BaseException.__setattr__(error, "__cause__", _remote_traceback(text))
     error.__context__ = None
     return error.with_traceback(None)
+
+
+def of_arguments(error: BaseException) -> bool:
+    """In the parent: whether what a submission has raised is its arguments' own. An Exception
+    is; so is an exit, if it was raised while they were pickled and not by a signal handler
+    elsewhere. A Ctrl-C is the user's."""
+    if isinstance(error, (Exception, KeyboardInterrupt)):
+        return isinstance(error, Exception)
+    tb = error.__traceback__
+    while tb is not None:
+        if tb.tb_frame.f_code.co_filename.endswith("codec.pxi"):
+            return True
+        tb = tb.tb_next
+    return False
 
 
 def encoding_error(error: Exception, result: object) -> ResultEncodingError:
