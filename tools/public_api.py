@@ -18,6 +18,7 @@ MODULES = (
     "celery_pool.einfo",
     "celery_pool.errors",
     "celery_pool.ext.joblib",
+    "celery_pool.options",
 )
 
 

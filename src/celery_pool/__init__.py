@@ -33,6 +33,7 @@ if TYPE_CHECKING:
         WrongProcess,
     )
     from .executor import TaskFuture, TaskPoolExecutor
+    from .options import PoolOptions
     from .pool import Pool
     from .reports import DrainReport, Statistics
     from .taskpool import AsyncResult, TaskPool
@@ -51,6 +52,7 @@ __all__ = [
     "PoolError",
     "PoolFull",
     "PoolNotRunning",
+    "PoolOptions",
     "PoolRunning",
     "PoolTerminated",
     "ResultDecodingError",
@@ -77,13 +79,14 @@ _HOMES = {
     "DrainReport": "reports",
     "ExceptionInfo": "einfo",
     "Pool": "pool",
+    "PoolOptions": "options",
     "Statistics": "reports",
     "TaskFuture": "executor",
     "TaskPool": "taskpool",
     "TaskPoolExecutor": "executor",
     "current_worker": "child.current",
 }  # of all others: errors
-_PUBLIC_MODULES = ("einfo", "errors")
+_PUBLIC_MODULES = ("einfo", "errors", "options")
 
 if not TYPE_CHECKING:  # or any name would pass the type checkers
 

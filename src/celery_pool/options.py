@@ -1,334 +1,263 @@
-"""A pool's options: checked once, here, and turned into what its parts want to know."""
+"""The options of pools: their names, types, defaults and what they mean.
+
+TypedDicts, to be used as ``**options: Unpack[PoolOptions]``. They are one's own to wrap a
+pool with, too.
+"""
 
 from __future__ import annotations
 
-import _signal  # type: ignore[import-not-found]  # signal wraps its functions in enums, slowly
-import contextlib
-import multiprocessing
-import operator
-import os
 import signal
-import threading
-from collections.abc import Callable, Hashable, Iterable
+from collections.abc import Callable, Hashable, Iterable, Mapping
 from multiprocessing.context import BaseContext
 
-from ._poolcore import CallbacksIn, Core
-from .child import blas
-from .child.plan import WorkerPlan, stack_signal
-from .host.cpus import usable_cpus
-from .supervision.policy import Policy
-from .wire import picklers
+from .child.plan import GROUP_SIGNALS
+from .errors import SoftTimeLimitExceeded
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    import logging
-    from typing import Any, Literal
+    from typing import Any, Literal, TypedDict
 
     from .wire.picklers import Pickler
+else:
+
+    class TypedDict(dict):
+        """typing's, without its import: the same names, docstrings and dictionaries."""
+
+        __optional_keys__ = frozenset()
+
+        def __init_subclass__(cls, total=True):
+            cls.__optional_keys__ = cls.__optional_keys__ | frozenset(cls.__annotations__)
+
+
+class SharedOptions(TypedDict, total=False):
+    """What all pools take, Pool and TaskPoolExecutor besides what the standard library has a
+    name of its own for; :class:`PoolOptions` says what each means."""
+
+    start_timeout: float
+    spin: float | Literal["auto"]
+    soft_timeout: float | None
+    timeout: float | None
+    kill_grace: float
+    hard_grace: float | None
+    leave_timeout: float
+    kill_group: bool
+    soft_signal: int
+    soft_limit_error: type[BaseException]
+    soft_limit_repeat: float | None
+    on_soft_timeout: Callable[[Hashable], object] | None
+    on_timeout: Callable[[Hashable], object] | None
+    max_bytes: int | None
+    max_memory_per_child: int | None
+    memory_kill: int | None
+    max_restarts: int
+    restart_window: float
+    start_retries: int | None
+    on_start: Callable[[], object] | None
+    on_broken: Callable[[BaseException], object] | None
+    template_initializer: Callable[..., object] | None
+    template_initargs: Iterable[Any]
+    reseed: bool
+    blas_threads: int | Literal["auto"] | None
+    finalizer: Callable[..., object] | None
+    leave_on: type[BaseException] | tuple[type[BaseException], ...]
+    shield: Iterable[int]
+    ignore_sigint: bool | None
+    pickler: Pickler | None
+    segment_threshold: int
+    copy: bool
+
+
+class WorkerOptions(SharedOptions, total=False):
+    """Those of AsyncTaskPool and the joblib backend: what is theirs to say of the workers, too."""
+
+    context: BaseContext | str | None
+    initializer: Callable[..., object] | None
+    initargs: Iterable[Any]
+    maxtasksperchild: int | None
+
+
+class PoolOptions(WorkerOptions, total=False):
+    """The options of :class:`TaskPool`, beside its `limit`, `reap_timeout` and `logger`.
+
+    Workers and their start
+
+    :param processes: worker processes; default: `limit`, or without a limit the
+        CPUs usable by this process (affinity and cgroup quota). At most `limit`;
+        with a larger limit tasks queue at the workers.
+    :param context: a multiprocessing context or a start method's name; default:
+        multiprocessing's own default.
+    :param initializer: called as ``initializer(*initargs)`` in each worker before
+        its first task.
+    :param initargs: for it; default: none.
+    :param template_initializer: called as ``template_initializer(*template_initargs)`` once,
+        in the process from which all workers are forked, before the first of them: what it
+        imports and loads is there in every worker, at the cost of a fork. It must leave no
+        thread running; its time counts in `start_timeout`. What it raises, ``run`` raises.
+        If that process is killed, the one that takes its place calls it again.
+    :param template_initargs: for it; default: none.
+    :param start_timeout: seconds within which ``run`` has to have all workers
+        ready; default: 60.
+    :param on_start: called as ``on_start()``, once a ``run``, when all workers have
+        become ready; of interest with ``run(wait=False)``.
+    :param reseed: True (default): each worker gets a state of its own of NumPy's global random
+        generator, if ``numpy.random`` is loaded. False: under fork all have that of ``run``.
+    :param blas_threads: threads that numeric libraries (BLAS, OpenMP, Numba, NumExpr) use in a
+        worker: those that are loaded by `template_initializer` or later are told by environment
+        variables, the others by threadpoolctl, if that is installed. ``"auto"``: the CPUs
+        usable by this process, shared out among the workers, but what the environment says at
+        ``run`` is left as it is. None (default): whatever they take.
+
+    Their end
+
+    :param maxtasksperchild: tasks after which a worker is recycled; None: never. Its
+        successor stands by, and is given its first task when the last result of the old
+        one is here: never more than `processes` tasks run at a time.
+    :param max_memory_per_child: KiB of anonymous resident memory above which a
+        worker is recycled after its task.
+    :param memory_kill: KiB above which it is killed at once and its task fails with
+        MemoryLimitExceeded.
+    :param leave_on: a class of exceptions, or a tuple of them: a worker whose task has
+        raised one leaves, once it has told so, and is replaced. By default none.
+    :param leave_timeout: seconds that a worker which was told to leave may take
+        after its last task (for `finalizer`, and processes and threads that tasks
+        have left) before it is killed; default: 60.
+    :param finalizer: called in each worker that leaves in order: as ``finalizer()``,
+        ``finalizer(pid)`` or ``finalizer(pid, exitcode)``, as its signature asks.
+    :param kill_grace: seconds between the signal that asks a worker to end and
+        SIGKILL; default: 1. The task is reported as failed within 0.2 seconds all the same.
+    :param kill_group: make each worker the leader of a process group and kill the
+        group with it, so that children of a task go, too; default: False.
+    :param shield: signals that do not end workers when their process group gets them (from
+        a terminal, ``timeout``, systemd, ``docker stop``), so that the program can drain the
+        pool; default: SIGINT, SIGTERM, SIGHUP and SIGQUIT, or, of Pool and TaskPoolExecutor,
+        SIGINT. Those that the pool or its program sends to a worker still do, but for
+        SIGINT, and those that a task sends to itself. Processes that tasks start do not inherit
+        it. The template outlives them in any case.
+    :param ignore_sigint: True, False: `shield` with or without SIGINT.
+    :param max_restarts: how often each worker (on average) may die, once ready, within
+        `restart_window` seconds without having begun a task; default: 100. Past it the pool
+        is broken (CrashLoopError).
+    :param restart_window: in seconds; default: 60.
+    :param start_retries: how often in a row the start of a replacement may be tried again
+        after it has failed (its initializer raises, or is not done within `start_timeout`)
+        before the pool is broken (CrashLoopError); None (default): for ever. Tasks wait
+        meanwhile. One worker at a time tries, after a delay that grows to a second, in an
+        outage of minutes to a sixtieth of its length, 30 seconds at most; when it succeeds
+        the others follow.
+    :param on_broken: called as ``on_broken(error)`` when the pool breaks, with the
+        CrashLoopError or StartError that its tasks end with. A ``run`` that raises
+        has not broken it. It and `on_start` run in a thread of their own, one after the
+        other, and beside callbacks; they may call the pool. What they raise is logged.
+
+    Limits of a task
+
+    :param soft_timeout: seconds after its start when SoftTimeLimitExceeded is raised
+        inside a task; None: no limit. A task may have its own.
+    :param soft_signal: the signal that carries it to the worker; default: SIGUSR1.
+    :param soft_limit_error: the class that is raised by it, if another one.
+    :param soft_limit_repeat: seconds after which it is raised again in a task that goes on;
+        None: never.
+    :param on_soft_timeout: called as ``on_soft_timeout(tid)`` when a soft limit has been
+        signalled.
+    :param timeout: seconds after its start when a task is killed; it fails with
+        TimeLimitExceeded and its worker is replaced. None: no limit.
+    :param hard_grace: `kill_grace` after it; None: the same.
+    :param on_timeout: called as ``on_timeout(tid)`` when a task is past its `timeout`. Both
+        as `on_broken` is.
+
+    What is sent, and who waits for it
+
+    :param max_bytes: most bytes of pickled arguments in flight before a submission waits;
+        None: no limit.
+    :param callbacks_in: where callbacks run, never two at once. ``"any"`` (default): in the
+        background reaper, or in a thread inside ``apply_async``, ``add``, ``reap``,
+        ``wait_for_result`` or ``join``, as in the original; ``get()`` and
+        ``wait()`` run at most their own job's. ``"reaper"``: in the background
+        thread only. ``"caller"``: inside those calls only.
+    :param spin: microseconds that a waiting thread spins before it gives the CPU
+        away; ``"auto"`` (default): as suits the number of CPUs; 0: never.
+    :param pickler: pickles targets, arguments and results: anything with `dumps` and
+        `loads` as in the module pickle (None: that module). With the module
+        cloudpickle also lambdas, closures and functions of ``__main__``, which
+        then travel with each task.
+    :param segment_threshold: bytes from which a buffer of an argument or result (of an
+        array, say) leaves the pickle for shared memory of its own; default: 16384. Pickles
+        of more than 65504 bytes do so in any case.
+    :param copy: False (default): arrays (and whatever else pickles its buffers apart) of 1 MiB
+        and more live in shared memory, in tasks and as results, writable, and it is
+        used again when the last of them is gone. True: they get memory of their own.
+    """
+
+    processes: int | None
+    callbacks_in: Literal["any", "reaper", "caller"]
+
 
 #: Bytes; measured by benchmarks/workloads/payload.py, see docs/performance.md.
 SEGMENT_THRESHOLD = 16384
 
-#: Signals that a worker may be told to treat in a way of its own.
-_FREE_SIGNALS = frozenset(_signal.valid_signals()) - {
-    signal.SIGKILL,
-    signal.SIGSTOP,
-    signal.SIGCHLD,
-    stack_signal(),
+DEFAULTS: PoolOptions = {
+    "processes": None,
+    "context": None,
+    "initializer": None,
+    "initargs": (),
+    "template_initializer": None,
+    "template_initargs": (),
+    "start_timeout": 60.0,
+    "on_start": None,
+    "reseed": True,
+    "blas_threads": None,
+    "maxtasksperchild": None,
+    "max_memory_per_child": None,
+    "memory_kill": None,
+    "leave_on": (),
+    "leave_timeout": 60.0,
+    "finalizer": None,
+    "kill_grace": 1.0,
+    "kill_group": False,
+    "shield": GROUP_SIGNALS,
+    "ignore_sigint": None,
+    "max_restarts": 100,
+    "restart_window": 60.0,
+    "start_retries": None,
+    "on_broken": None,
+    "soft_timeout": None,
+    "soft_signal": signal.SIGUSR1,
+    "soft_limit_error": SoftTimeLimitExceeded,
+    "soft_limit_repeat": None,
+    "on_soft_timeout": None,
+    "timeout": None,
+    "hard_grace": None,
+    "on_timeout": None,
+    "max_bytes": None,
+    "callbacks_in": "any",
+    "spin": "auto",
+    "pickler": None,
+    "segment_threshold": SEGMENT_THRESHOLD,
+    "copy": False,
 }
 
-_CALLBACKS_IN = {
-    "any": CallbacksIn.ANY_THREAD,
-    "reaper": CallbacksIn.REAPER_ONLY,
-    "caller": CallbacksIn.CALLER_ONLY,
-}
 
+def check_names(given: Mapping[str, object], names: frozenset[str], taker: type) -> None:
+    """TypeError for an option that `taker` does not take, as Python would tell it.
 
-class PoolOptions:
-    """The options of :class:`TaskPool`, as its docstring describes them.
-
-    :raises TypeError, ValueError: the first one that makes no sense.
+    :param names: of its options: ``PoolOptions.__optional_keys__``, say.
     """
+    for name in given:
+        if name in names:
+            continue
+        import difflib
+        import inspect
 
-    def __init__(
-        self,
-        *,
-        limit: int | None,
-        reap_timeout: float | None,
-        processes: int | None,
-        context: BaseContext | str | None,
-        initializer: Callable[..., object] | None,
-        initargs: Iterable[Any],
-        template_initializer: Callable[..., object] | None,
-        template_initargs: Iterable[Any],
-        start_timeout: float,
-        callbacks_in: Literal["any", "reaper", "caller"],
-        spin: float | Literal["auto"],
-        soft_timeout: float | None,
-        timeout: float | None,
-        kill_grace: float,
-        hard_grace: float | None,
-        leave_timeout: float,
-        kill_group: bool,
-        soft_signal: int,
-        max_bytes: int | None,
-        maxtasksperchild: int | None,
-        max_memory_per_child: int | None,
-        memory_kill: int | None,
-        max_restarts: int,
-        restart_window: float,
-        start_retries: int | None,
-        on_start: Callable[[], object] | None,
-        on_broken: Callable[[BaseException], object] | None,
-        on_soft_timeout: Callable[[Hashable], object] | None,
-        on_timeout: Callable[[Hashable], object] | None,
-        finalizer: Callable[..., object] | None,
-        reseed: bool,
-        blas_threads: int | Literal["auto"] | None,
-        leave_on: type[BaseException] | tuple[type[BaseException], ...],
-        shield: Iterable[int],
-        ignore_sigint: bool | None,
-        soft_limit_error: type[BaseException],
-        soft_limit_repeat: float | None,
-        pickler: Pickler | None,
-        segment_threshold: int,
-        copy: bool,
-    ) -> None:
-        if limit is not None:
-            limit = count("limit", limit)
-        if processes is not None:
-            processes = count("processes", processes)
-            if limit is not None and processes > limit:
-                raise ValueError(
-                    f"processes={processes} is more than limit={limit}: some would never work"
-                )
-        for name, given in (
-            ("initializer", initializer),
-            ("template_initializer", template_initializer),
-            ("finalizer", finalizer),
-            ("on_start", on_start),
-            ("on_broken", on_broken),
-            ("on_soft_timeout", on_soft_timeout),
-            ("on_timeout", on_timeout),
-        ):
-            if given is not None and not callable(given):
-                raise TypeError(f"{name} must be callable, not {type(given).__name__}")
-        if callbacks_in not in _CALLBACKS_IN:
-            raise ValueError(
-                f"callbacks_in must be 'any', 'reaper' or 'caller', not {callbacks_in!r}"
-            )
-        for name, seconds in (
-            ("start_timeout", start_timeout),
-            ("kill_grace", kill_grace),
-            ("hard_grace", 0 if hard_grace is None else hard_grace),
-            ("leave_timeout", leave_timeout),
-            ("restart_window", restart_window),
-            ("reap_timeout", 0 if reap_timeout is None else reap_timeout),
-            ("spin", 0 if spin == "auto" else spin),
-            ("soft_timeout", 0 if soft_timeout is None else soft_timeout),
-            ("timeout", 0 if timeout is None else timeout),
-            ("soft_limit_repeat", 0 if soft_limit_repeat is None else soft_limit_repeat),
-        ):
-            check_seconds(name, seconds)
-        self.limit = limit
-        self.processes = processes or limit or usable_cpus()
-        self.context = (
-            context if isinstance(context, BaseContext) else multiprocessing.get_context(context)
-        )
-        self.start_timeout = start_timeout
-        self.max_tasks = _count_or_none("maxtasksperchild", maxtasksperchild)
-        self.max_memory = _count_or_none("max_memory_per_child", max_memory_per_child)
-        self.memory_kill = _count_or_none("memory_kill", memory_kill)
-        self.kill_grace = kill_grace
-        self.hard_grace = kill_grace if hard_grace is None else hard_grace
-        self.leave_timeout = leave_timeout
-        self.max_restarts = count("max_restarts", max_restarts)
-        self.restart_window = restart_window
-        self.start_retries = _count_or_none("start_retries", start_retries, least=0)
-        self.soft_timeout = soft_timeout
-        self.timeout = timeout
-        self.on_start = on_start
-        self.on_broken = on_broken
-        self.on_soft_timeout = on_soft_timeout
-        self.on_timeout = on_timeout
-        self.max_bytes = _count_or_none("max_bytes", max_bytes)
-        self.callbacks_in = _CALLBACKS_IN[callbacks_in]
-        self.spin_ns, self.yields = _patience(spin, self.processes)
-        self.pickler = picklers.checked(pickler)
-        self.segment_threshold = count("segment_threshold", segment_threshold)
-        self.copy = copy
-        self.initializer = initializer
-        self.initargs = tuple(initargs)
-        self.template_initializer = template_initializer
-        self.template_initargs = tuple(template_initargs)
-        self.finalizer = finalizer
-        self.finalizer_takes = 0 if finalizer is None else _arguments_taken(finalizer)
-        self.reseed = reseed
-        self.blas_threads: int | Literal["auto"] | None = (
-            blas_threads if blas_threads == "auto" else _count_or_none("blas_threads", blas_threads)
-        )
-        self.leave_on = _exception_classes("leave_on", leave_on)
-        self.shield = _shield(shield, ignore_sigint)
-        self.soft_signal = _soft_signal(soft_signal)
-        if self.soft_signal in self.shield:
-            raise ValueError(f"soft_signal={soft_signal!r} would never get through the shield")
-        _exception_classes("soft_limit_error", soft_limit_error)
-        self.soft_limit_error = soft_limit_error
-        self.soft_limit_repeat = soft_limit_repeat
-        self.kill_group = kill_group
-
-    def plan(self, processes: int) -> WorkerPlan:
-        """What the workers are told.
-
-        :param processes: as it is now: it may have been changed.
-        """
-        threads = self.blas_threads
-        if threads == "auto":
-            threads = max(1, usable_cpus() // processes)
-        return WorkerPlan(
-            template_initializer=self.template_initializer,
-            template_initargs=self.template_initargs,
-            initializer=self.initializer,
-            initargs=self.initargs,
-            finalizer=self.finalizer,
-            finalizer_takes=self.finalizer_takes,
-            reseed=self.reseed,
-            blas_threads=threads,
-            blas_spare=blas.set_by_user() if self.blas_threads == "auto" else frozenset(),
-            spin_ns=self.spin_ns,
-            yields=self.yields,
-            owner=os.getpid(),
-            shield=self.shield,
-            soft_signal=self.soft_signal,
-            soft_limit_error=self.soft_limit_error,
-            process_group=self.kill_group,
-            pickler=picklers.to_send(self.pickler),
-            segment_threshold=self.segment_threshold,
-            copy=self.copy,
-            leave_on=self.leave_on,
-        )
-
-    def policy(self, lost_breaks_pool: bool) -> Policy:
-        """What the supervisor is told."""
-        return Policy(
-            start_timeout=self.start_timeout,
-            max_tasks=self.max_tasks,
-            max_memory=self.max_memory,
-            memory_kill=self.memory_kill,
-            soft_signal=self.soft_signal,
-            kill_grace=self.kill_grace,
-            hard_grace=self.hard_grace,
-            leave_timeout=self.leave_timeout,
-            max_restarts=self.max_restarts,
-            restart_window=self.restart_window,
-            start_retries=self.start_retries,
-            on_start=self.on_start,
-            on_broken=self.on_broken,
-            on_soft_timeout=self.on_soft_timeout,
-            on_timeout=self.on_timeout,
-            lost_breaks_pool=lost_breaks_pool,
-        )
-
-    def new_core(
-        self, limit: int | None, overridden: bool, logger: logging.Logger | None, last_tid: int
-    ) -> Core:
-        """The compiled core of one run.
-
-        :param limit: as it is now: it may have been changed.
-        :param overridden: the pool has its own on_return or on_ready.
-        """
-        core = Core(
-            limit,
-            self.callbacks_in,
-            overridden,
-            logger,
-            last_tid,
-            pickler=self.pickler,
-            threshold=self.segment_threshold,
-            copies=self.copy,
-        )
-        core.set_patience(self.spin_ns, self.yields)
-        core.set_limits(
-            self.soft_timeout,
-            self.timeout,
-            self.max_bytes,
-            soft_again=self.soft_limit_repeat,
-            wake_at_first_task=self.max_memory is not None or self.memory_kill is not None,
-        )
-        return core
+        text = f"{taker.__name__}() got an unexpected keyword argument {name!r}"
+        if name in DEFAULTS:
+            raise TypeError(f"{text}: it is an option of TaskPool, but not here")
+        known = {*names, *inspect.signature(taker).parameters}
+        similar = difflib.get_close_matches(name, known, 1)
+        raise TypeError(text + "".join(f". Did you mean {other!r}?" for other in similar))
 
 
-def count(name: str, value: Any, least: int = 1) -> int:
-    """`value` as an integer from `least`."""
-    if isinstance(value, bool):
-        raise TypeError(f"{name} must be an integer, not bool")
-    value = operator.index(value)
-    if not least <= value < 1 << 62:
-        raise ValueError(f"{name} must be from {least} to 2**62, not {value}")
-    return int(value)
-
-
-def check_seconds(name: str, value: Any) -> None:
-    """TypeError or ValueError unless `value` is a time to wait."""
-    if isinstance(value, bool) or not isinstance(value, (int, float)):
-        raise TypeError(f"{name} must be a number, not {type(value).__name__}")
-    if not 0 <= value <= threading.TIMEOUT_MAX:
-        raise ValueError(
-            f"{name} must be from 0 to {threading.TIMEOUT_MAX:.0f} seconds, not {value}"
-        )
-
-
-def _count_or_none(name: str, value: Any, least: int = 1) -> int | None:
-    return None if value is None else count(name, value, least)
-
-
-def _arguments_taken(finalizer: Callable[..., object]) -> int:
-    """How many of (pid, exitcode) it is called with: those it needs, or names."""
-    import inspect
-
-    try:
-        signature = inspect.signature(finalizer)
-    except ValueError:  # of a builtin that does not tell
-        return 0
-    for count in range(3):
-        with contextlib.suppress(TypeError):
-            signature.bind(*("pid", "exitcode")[:count])
-            break
-    else:
-        raise TypeError(f"finalizer{signature} cannot be called with (), (pid) or (pid, exitcode)")
-    names = list(signature.parameters)[:2]
-    return max(count, next(n for n in (2, 1, 0) if names[:n] == ["pid", "exitcode"][:n]))
-
-
-def _exception_classes(name: str, given: Any) -> tuple[type[BaseException], ...]:
-    classes = given if isinstance(given, tuple) else (given,)
-    for one in classes:
-        if not (isinstance(one, type) and issubclass(one, BaseException)):
-            raise TypeError(f"{name} must be of exception classes, not {one!r}")
-    return classes
-
-
-def _shield(shield: Iterable[int], ignore_sigint: bool | None) -> tuple[int, ...]:
-    numbers = {operator.index(number) for number in shield}
-    for number in numbers:
-        if number not in _FREE_SIGNALS:
-            raise ValueError(f"shield={shield!r}: signal {number} cannot be kept off")
-    if ignore_sigint is not None:
-        numbers = numbers - {signal.SIGINT} | ({signal.SIGINT} if ignore_sigint else set())
-    return tuple(sorted(int(number) for number in numbers))
-
-
-def _soft_signal(number: int) -> int:
-    if number not in _FREE_SIGNALS:
-        raise ValueError(f"soft_signal={number!r} cannot carry the soft limit")
-    return int(number)
-
-
-def _patience(spin: float | Literal["auto"], processes: int) -> tuple[int, int]:
-    """(nanoseconds to spin, times to yield) before a thread parks."""
-    if spin == "auto":
-        # with fewer CPUs than processes a spinner keeps the others from working
-        spin = 2 if processes + 1 > usable_cpus() else 5
-    elif spin == 0:
-        return 0, 0
-    return int(spin * 1000), 100
+__all__ = [
+    "PoolOptions",
+    "SharedOptions",
+    "WorkerOptions",
+]

@@ -10,7 +10,7 @@ from collections.abc import Callable
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from ..taskpool import LoopSide
+    from ..facade_side import LoopSide
 
 
 #: Rounds of the loop in which the pool looks in vain before it waits for its descriptor.

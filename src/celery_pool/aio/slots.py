@@ -8,7 +8,7 @@ from collections import deque
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from ..taskpool import LoopSide
+    from ..facade_side import LoopSide
 
 
 class Slots:
