@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import re
 import shlex
@@ -327,3 +328,36 @@ def test_closed_standard_streams() -> None:
     assert done.stderr == b"celery-pool map: error: standard output is closed\n"
     done = shell(f"echo a | {quoted} builtins:int 2>&-")
     assert (done.returncode, done.stdout, done.stderr) == (1, b"", b"")
+
+
+# ---- Options of the pool
+
+
+def test_a_time_limit_of_each_task() -> None:
+    done = run_map("map_targets:waits", "--timeout=0.2", stdin=b"wait nothing\n1\n", status=1)
+    assert documents(done.stdout) == ["1"]
+    assert "task 0 (stdin:1): celery_pool.TimeLimitExceeded: " in done.stderr.decode()
+
+
+def test_what_takes_long_to_load_is_loaded_once() -> None:
+    options = ["--template-initializer", "map_targets:load", "--processes", "2"]
+    done = run_map("map_targets:is_loaded", *options, stdin=b"1\n2\nfail\n", status=1)
+    assert documents(done.stdout) == [True, True]
+    assert done.stderr.decode().splitlines()[0] == "loading"
+
+
+def test_a_template_initializer_that_is_not_there() -> None:
+    done = run_map("builtins:len", "--template-initializer", "os:nope", status=2)
+    assert done.stderr == b"celery-pool map: error: module 'os' has no 'nope'\n"
+
+
+def test_statistics() -> None:
+    done = run_map("map_targets:no_threes", "--statistics", stdin=b"1\n3\n", status=1)
+    told = json.loads(done.stderr.splitlines()[-1].partition(b": ")[2])
+    assert (told["submitted"], told["succeeded"], told["failed"]) == (2, 1, 1)
+
+
+@pytest.mark.parametrize("wrong", ["x", "-1", "nan", "1e100"])
+def test_what_is_no_time(wrong: str) -> None:
+    done = run_map("builtins:len", f"--timeout={wrong}", status=2)
+    assert f"'{wrong}' is not a number of seconds" in done.stderr.decode()

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 NOT_CALLABLE = 17
+loaded_in = 0
 
 
 class Text:
@@ -70,6 +71,19 @@ def talks(text: str) -> str:
     print("printed")
     subprocess.run(["echo", "echoed"], check=True)
     return text + sys.stdin.read() + os.read(0, 100).decode()
+
+
+def load() -> None:
+    """A template initializer that talks."""
+    global loaded_in
+    loaded_in = os.getpid()
+    print("loading")
+
+
+def is_loaded(text: str) -> bool:
+    if text == "fail":
+        raise ValueError(text)
+    return loaded_in not in (0, os.getpid())
 
 
 async def coroutine(text: str) -> str:

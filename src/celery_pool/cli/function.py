@@ -14,7 +14,7 @@ from typing import Any
 
 from .usage import UsageError
 
-Function = Callable[[Any], Any]
+Function = Callable[..., Any]
 
 
 def make_current_directory_importable() -> None:

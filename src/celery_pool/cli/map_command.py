@@ -11,7 +11,8 @@ by WINDOW and MEMORY; the lines not yet written by MEMORY.
 from __future__ import annotations
 
 import argparse
-import multiprocessing
+import dataclasses
+import json
 import sys
 import time
 from collections.abc import Callable, Sequence
@@ -20,7 +21,8 @@ from typing import Any
 from celery_pool.host.cpus import usable_cpus
 
 from .. import PoolError, TaskPool
-from . import function, record_tasks, sources
+from ..options import WorkerOptions
+from . import function, record_tasks, sources, switches
 from .failures import Failure
 from .lines import MEMORY, Lines, OrderedLines
 from .output import Sink, Writer, is_same_file, open_sink
@@ -111,10 +113,11 @@ def _parser() -> Parser:
         "--max-failures", metavar="N", type=positive, help="stop when N tasks have failed"
     )
     group.add_argument(
-        "--start-method",
-        choices=multiprocessing.get_all_start_methods(),
-        help="how workers are started (Python's default)",
+        "--statistics",
+        action="store_true",
+        help="tell at the end, as JSON on standard error, what became of tasks and workers",
     )
+    switches.add(parser)
     return parser
 
 
@@ -135,14 +138,13 @@ class Mapping:
     def run(self) -> int:
         lines, stopper = self._lines, self._stopper
         stopper.protect(lines.on_result, lines.on_error)
-        pool = TaskPool(
-            self._limit,
-            processes=self._processes,
-            context=self._options.start_method,
-            initializer=record_tasks.start,
-            initargs=(self._options.function,),
-            kill_group=True,  # so that programs that a task has started end, too
-        )
+        options: WorkerOptions = {
+            "initializer": record_tasks.start,
+            "initargs": (self._options.function,),
+            "kill_group": True,  # so that programs that a task has started end, too
+            **switches.given(self._options),
+        }
+        pool = TaskPool(self._limit, processes=self._processes, **options)
         with stopper:
             try:
                 self._start(pool)
@@ -162,7 +164,10 @@ class Mapping:
                 lines.closed = True
                 pool.terminate()
             self._write_the_rest()
-        return self._conclude()
+        status = self._conclude()
+        if self._options.statistics:
+            say(COMMAND, json.dumps(dataclasses.asdict(pool.statistics())))
+        return status
 
     def _start(self, pool: TaskPool) -> None:
         try:
@@ -273,7 +278,7 @@ class Mapping:
 def _numbers(processes: int | None, limit: int | None) -> tuple[int, int]:
     """How many workers, and how many tasks in flight."""
     if processes is None:
-        processes = min(usable_cpus(), limit or usable_cpus())
+        processes = usable_cpus(limit)
     if limit is None:
         limit = processes * DEPTH
     if limit < processes:

@@ -8,14 +8,16 @@ import os
 from .files import read
 
 
-def usable_cpus() -> int:
-    """CPUs in the affinity mask, or fewer if the cgroup's quota is smaller."""
+def usable_cpus(at_most: int | None = None) -> int:
+    """CPUs in the affinity mask, or fewer if the cgroup's quota is smaller, or `at_most`."""
     try:
         count = len(os.sched_getaffinity(0))
     except AttributeError:  # not on this platform
         count = os.cpu_count() or 1
     quota = cgroup_quota()
-    return count if quota is None else max(1, min(count, math.ceil(quota)))
+    if quota is not None:
+        count = max(1, min(count, math.ceil(quota)))
+    return min(count, at_most or count)
 
 
 def cgroup_quota(root: str = "/sys/fs/cgroup", proc: str = "/proc/self/cgroup") -> float | None:
