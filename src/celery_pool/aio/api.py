@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import asyncio
 import datetime
+import logging
 import time
 from collections.abc import AsyncGenerator, AsyncIterable, Callable, Coroutine, Iterable, Mapping
 from types import TracebackType
-from typing import Any, ParamSpec, Self, TypeVar
+from typing import Any, ParamSpec, Self, TypeVar, Unpack
 
 from ..errors import PoolFull, PoolNotRunning, PoolRunning
+from ..options import WorkerOptions, check_names
 from ..reports import Statistics
 from ..taskpool import AsyncResult, TaskPool
 from .looking import Looking
@@ -38,20 +40,29 @@ class AsyncTaskPool:
         worker runs already: True: it is killed, as by ``AsyncResult.terminate``;
         False: it goes on, its result is dropped. One that has not started is taken
         back in any case.
-    :param options: those of :class:`TaskPool`, but for ``callbacks_in`` and
-        ``reap_timeout``.
+    :param processes, logger: as :class:`TaskPool`'s.
+    :param options: :class:`PoolOptions`, but for `callbacks_in`: the event loop's thread runs
+        them.
 
     It belongs to the event loop that runs :meth:`start` (or ``async with``), and is
     used from that loop's thread alone; from elsewhere its methods raise
     RuntimeError. After its end it may be started again, by another loop as well.
     """
 
-    def __init__(self, limit: int | None, *, kill_on_cancel: bool = True, **options: Any) -> None:
-        for name in ("callbacks_in", "reap_timeout"):
-            if name in options:
-                raise TypeError(f"{name} is not for AsyncTaskPool: the event loop decides it")
+    def __init__(
+        self,
+        limit: int | None,
+        *,
+        processes: int | None = None,
+        logger: logging.Logger | None = None,
+        kill_on_cancel: bool = True,
+        **options: Unpack[WorkerOptions],
+    ) -> None:
+        check_names(options, WorkerOptions.__optional_keys__, type(self))
         self._kill_on_cancel = kill_on_cancel
-        self._pool = TaskPool(limit, callbacks_in="caller", **options)
+        self._pool = TaskPool(
+            limit, None, logger, processes=processes, callbacks_in="caller", **options
+        )
         self._apply = self._pool.apply_async
         self._side = self._pool._loop_side()
         self._slots = Slots(limit)

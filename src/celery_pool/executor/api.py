@@ -15,7 +15,7 @@ from collections.abc import Callable, Generator, Iterable, Iterator
 from concurrent.futures import CancelledError, Executor, Future
 from concurrent.futures._base import PENDING
 from multiprocessing.context import BaseContext
-from typing import Any, ParamSpec, TypeVar
+from typing import TYPE_CHECKING, Any, ParamSpec, TypeVar, Unpack
 
 from ..errors import (
     CrashLoopError,
@@ -27,10 +27,14 @@ from ..errors import (
     WrongProcess,
 )
 from ..host.cpus import usable_cpus
+from ..options import SharedOptions, check_names
 from ..taskpool import AsyncResult, TaskPool
 from ..wire.remote import dump_error, load_error, of_arguments, without_frames
 from .futures import TaskFuture, settle
 from .life import Life
+
+if TYPE_CHECKING:
+    from ..reports import Statistics
 
 P = ParamSpec("P")
 T = TypeVar("T")
@@ -56,17 +60,14 @@ class TaskPoolExecutor(Executor):
         later one it is tried again, and tasks wait.
     :param max_tasks_per_child: tasks after which a worker is replaced; None: never.
         Under every start method.
-    :param limit: most tasks in flight before :meth:`submit` waits; None: it never
-        does.
-    :param timeout: seconds after its start when a task is killed; its future fails
-        with TimeLimitExceeded. None: no limit.
-    :param soft_timeout: seconds after its start when SoftTimeLimitExceeded is raised
-        inside a task; None: no limit.
-    :param max_bytes: most bytes of pickled arguments in flight before :meth:`submit`
-        waits; None: no limit.
     :param lost_breaks_pool: a worker that dies unasked breaks the executor, as with
         ProcessPoolExecutor: all that is in flight and later submissions fail with
         BrokenProcessPool.
+    :param limit: most tasks in flight before :meth:`submit` waits; None: it never
+        does.
+    :param logger: as :class:`TaskPool`'s.
+    :param options: :class:`PoolOptions`, but for `callbacks_in`, and with SIGINT alone for
+        `shield` and an hour for `start_timeout`.
 
     Done callbacks run in a background thread of this process, one after the other;
     those of a future that is cancelled, in the thread that cancels it. They may
@@ -87,14 +88,16 @@ class TaskPoolExecutor(Executor):
         initargs: Iterable[Any] = (),
         *,
         max_tasks_per_child: int | None = None,
-        limit: int | None = None,
-        timeout: float | None = None,
-        soft_timeout: float | None = None,
-        max_bytes: int | None = None,
         lost_breaks_pool: bool = False,
+        limit: int | None = None,
+        logger: logging.Logger | None = None,
+        **options: Unpack[SharedOptions],
     ) -> None:
+        check_names(options, SharedOptions.__optional_keys__, type(self))
+        options.setdefault("shield", (signal.SIGINT,))  # as in a standard one, but for Ctrl-C
+        options.setdefault("start_timeout", START_TIMEOUT)
         if max_workers is None:
-            max_workers = usable_cpus() if limit is None else min(limit, usable_cpus())
+            max_workers = usable_cpus(limit)
         elif max_workers <= 0:
             raise ValueError("max_workers must be greater than 0")
         if initializer is not None and not callable(initializer):
@@ -106,17 +109,15 @@ class TaskPoolExecutor(Executor):
                 raise ValueError("max_tasks_per_child must be >= 1")
         pool = (_BreakingPool if lost_breaks_pool else TaskPool)(
             limit,
+            None,
+            logger,
             processes=max_workers,
             context=mp_context,
             initializer=None if initializer is None else _initialize,
             initargs=(initializer, tuple(initargs)),
-            start_timeout=START_TIMEOUT,
-            callbacks_in="reaper",  # the user may hold locks while submitting
-            shield=(signal.SIGINT,),  # as in a standard executor, but for Ctrl-C
-            soft_timeout=soft_timeout,
-            timeout=timeout,
-            max_bytes=max_bytes,
             maxtasksperchild=max_tasks_per_child,
+            callbacks_in="reaper",  # the user may hold locks while submitting
+            **options,
         )
         self._max_workers = pool.processes
         self._mp_context = pool._context
@@ -252,6 +253,14 @@ class TaskPoolExecutor(Executor):
             if what == "terminated":
                 for job in life.pool._pending_jobs():
                     job.terminate(signal.SIGTERM)
+
+    def get_worker_pids(self) -> list[int]:
+        """The process ids of the workers; none before the first submission."""
+        return self._life.pool.get_worker_pids()
+
+    def statistics(self) -> Statistics:
+        """A snapshot of the pool's counters; a chunk of a map is one task."""
+        return self._life.pool.statistics()
 
     @property
     def _broken(self) -> str | None:

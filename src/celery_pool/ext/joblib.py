@@ -18,10 +18,11 @@ them for several calls.
 from __future__ import annotations
 
 import importlib
+import logging
 import warnings
 from collections.abc import Callable
 from pickle import PicklingError
-from typing import Any
+from typing import TYPE_CHECKING, Any, Unpack
 
 import cloudpickle
 import joblib
@@ -33,7 +34,11 @@ from joblib.parallel import (
 )
 
 from ..errors import PoolError
+from ..options import WorkerOptions, check_names
 from ..taskpool import AsyncResult, TaskPool
+
+if TYPE_CHECKING:
+    from .. import Statistics
 
 #: How long workers may take to leave after the last task, in seconds.
 LEAVE_TIMEOUT = 5.0
@@ -43,10 +48,11 @@ class CeleryPoolBackend(AutoBatchingMixin, ParallelBackendBase):  # type: ignore
     """joblib's backend ``"celery_pool"``; see :func:`register`.
 
     :param inner_max_num_threads: the pool's ``blas_threads``; default: ``"auto"``.
-    :param pool_options: of :class:`~celery_pool.TaskPool`, for instance ``context``
+    :param logger: as :class:`~celery_pool.TaskPool`'s.
+    :param pool_options: :class:`~celery_pool.PoolOptions`, for instance ``context``
         (default: joblib's, which is multiprocessing's), ``timeout`` (of a batch),
-        ``max_memory_per_child``. ``Parallel`` takes them as well, but for ``timeout``, which
-        is its own, and ``context``.
+        ``max_memory_per_child``; but for `processes` and `callbacks_in`, which joblib decides.
+        ``Parallel`` takes them as well, but for ``timeout``, which is its own, and ``context``.
     """
 
     supports_retrieve_callback = True
@@ -60,9 +66,12 @@ class CeleryPoolBackend(AutoBatchingMixin, ParallelBackendBase):  # type: ignore
         self,
         nesting_level: int | None = None,
         inner_max_num_threads: int | None = None,
-        **pool_options: Any,
+        logger: logging.Logger | None = None,
+        **pool_options: Unpack[WorkerOptions],
     ) -> None:
+        check_names(pool_options, WorkerOptions.__optional_keys__, type(self))
         super().__init__(nesting_level=nesting_level, inner_max_num_threads=inner_max_num_threads)
+        self._logger = logger
         self._pool_options = pool_options
         self._pool: TaskPool | None = None
         self._n_jobs = 1
@@ -118,7 +127,7 @@ class CeleryPoolBackend(AutoBatchingMixin, ParallelBackendBase):  # type: ignore
         return n_jobs
 
     def _start(self) -> None:
-        options = {
+        options: WorkerOptions = {
             "blas_threads": self.inner_max_num_threads or "auto",
             "leave_timeout": LEAVE_TIMEOUT,
             "pickler": cloudpickle,
@@ -126,13 +135,13 @@ class CeleryPoolBackend(AutoBatchingMixin, ParallelBackendBase):  # type: ignore
         }
         if "template_initializer" not in options:
             # once for all workers, and when NumPy, which it loads, is told how many threads
-            options |= {
-                "template_initializer": importlib.import_module,
-                "template_initargs": ("joblib",),
-            }
+            options["template_initializer"] = importlib.import_module
+            options["template_initargs"] = ("joblib",)
         # joblib bounds what it dispatches (pre_dispatch) by itself, and dispatches from
         # callbacks, with a lock held: so no limit, and no callbacks in its own threads
-        pool = TaskPool(None, processes=self._n_jobs, callbacks_in="reaper", **options)
+        pool = TaskPool(
+            None, None, self._logger, processes=self._n_jobs, callbacks_in="reaper", **options
+        )
         pool.run()
         self._pool = pool
 
@@ -165,6 +174,14 @@ class CeleryPoolBackend(AutoBatchingMixin, ParallelBackendBase):  # type: ignore
         if success:
             return outcome
         raise outcome
+
+    def get_worker_pids(self) -> list[int]:
+        """The process ids of the workers; none outside of a call of ``Parallel``."""
+        return [] if self._pool is None else self._pool.get_worker_pids()
+
+    def statistics(self) -> Statistics | None:
+        """A snapshot of the pool's counters, a batch being one task; None: there is no pool."""
+        return None if self._pool is None else self._pool.statistics()
 
     def abort_everything(self, ensure_ready: bool = True) -> None:
         """Kills what runs. `ensure_ready`: with new workers."""

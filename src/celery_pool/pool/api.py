@@ -11,16 +11,22 @@ from multiprocessing import util
 from multiprocessing.context import BaseContext
 from multiprocessing.pool import CLOSE, INIT, RUN, TERMINATE
 from types import TracebackType
-from typing import Any, NoReturn, Self
+from typing import TYPE_CHECKING, Any, NoReturn, Self, Unpack
 
 from ..errors import PoolClosed, PoolNotRunning, PoolTerminated, WrongCall
 from ..feeding.chunks import calls, checked_size, default_size
 from ..host.cpus import usable_cpus
+from ..options import SharedOptions, check_names
 from ..taskpool import AsyncResult, TaskPool
 from ..wire.remote import of_arguments
 from .imap import Feed, IMapIterator, IMapUnorderedIterator
 from .intake import Intake
 from .mapresult import CALLBACK, ERROR_CALLBACK, MapResult, OneArgument
+
+if TYPE_CHECKING:
+    import logging
+
+    from ..reports import Statistics
 
 Callback = Callable[[Any], object] | None
 
@@ -36,6 +42,11 @@ class Pool:
         is one task. None: never.
     :param context: a multiprocessing context or a start method's name; default:
         multiprocessing's own default.
+    :param limit: most tasks in flight, a chunk of a map being one, before a call waits; None:
+        no limit.
+    :param logger: as :class:`TaskPool`'s.
+    :param options: :class:`PoolOptions`, but for `callbacks_in`, and with SIGINT alone for
+        `shield`.
 
     Callbacks run one after the other in a background thread; one that raises is
     logged, to the logger ``celery_pool``, and the pool goes on. A task whose worker
@@ -54,9 +65,15 @@ class Pool:
         initargs: Iterable[Any] = (),
         maxtasksperchild: int | None = None,
         context: BaseContext | str | None = None,
+        *,
+        limit: int | None = None,
+        logger: logging.Logger | None = None,
+        **options: Unpack[SharedOptions],
     ) -> None:
+        check_names(options, SharedOptions.__optional_keys__, type(self))
+        options.setdefault("shield", (signal.SIGINT,))  # as in a standard pool, but for Ctrl-C
         if processes is None:
-            processes = usable_cpus()
+            processes = usable_cpus(limit)
         if processes < 1:
             raise ValueError("Number of processes must be at least 1")
         if maxtasksperchild is not None and (
@@ -66,14 +83,16 @@ class Pool:
         self._processes = processes
         self._pid = os.getpid()
         self._tasks = _QuietPool(
+            limit,
             None,
+            logger,
             processes=processes,
             initializer=initializer,
             initargs=initargs,
             maxtasksperchild=maxtasksperchild,
             context=context,
             callbacks_in="reaper",
-            shield=(signal.SIGINT,),  # as in a standard pool, but for Ctrl-C
+            **options,
         )
         self._intake = Intake(self._tasks)
         self._tasks.run()
@@ -241,6 +260,16 @@ class Pool:
         self._intake.enter(feed)
         feed.start()
         return size, feed
+
+    # ---- what is going on ----
+
+    def get_worker_pids(self) -> list[int]:
+        """The process ids of the workers, as :meth:`TaskPool.get_worker_pids` tells them."""
+        return self._tasks.get_worker_pids()
+
+    def statistics(self) -> Statistics:
+        """A snapshot of the pool's counters; a chunk of a map is one task."""
+        return self._tasks.statistics()
 
     # ---- life ----
 
