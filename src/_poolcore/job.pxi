@@ -4,6 +4,7 @@ import multiprocessing
 import sys
 import threading
 from signal import SIGTERM, valid_signals
+from types import GenericAlias
 
 
 @cython.final
@@ -30,6 +31,11 @@ cdef class AsyncResult:
         # instance dict and the slower construction of a subclass; while that module
         # has not been imported nobody can ask
         return getattr(sys.modules.get("multiprocessing.pool"), "AsyncResult", AsyncResult)
+
+    @classmethod
+    def __class_getitem__(cls, item, /):
+        """``AsyncResult[float]``: of a task that returns one. For annotations."""
+        return GenericAlias(cls, item)
 
     def __repr__(self):
         return f"<AsyncResult tid={self.tid} {job_word(self)}>"

@@ -97,18 +97,18 @@ class FacadeSide(TaskPoolBase):
         error: BaseException | None,
         callbacks: Callbacks = None,
         errbacks: Callbacks = None,
-    ) -> AsyncResult:
+    ) -> AsyncResult[Any]:
         """A job that has ended already, with `error`, or with None as its result; its
         callbacks are dispatched like all others. Never waits for a slot."""
         return self._core.add_ended(error, callbacks, errbacks, None, self)
 
     def _submit_failed(
         self, error: BaseException, callbacks: Callbacks = None, errbacks: Callbacks = None
-    ) -> AsyncResult:
+    ) -> AsyncResult[Any]:
         """The job of a submission that has raised `error`, where its caller shall not."""
         return self._submit_ended(without_frames(error), callbacks, errbacks)
 
-    def _pending_jobs(self) -> list[AsyncResult]:
+    def _pending_jobs(self) -> list[AsyncResult[Any]]:
         """What is in flight, in no particular order."""
         return self._core.pending_jobs()
 

@@ -17,10 +17,9 @@ import weakref
 import pytest
 
 import tasks
-from celery_pool import (
-    Pool,
-    WorkerLostError,
-)
+from celery_pool import AsyncResult, Pool, WorkerLostError
+from celery_pool.pool.imap import IMapIterator
+from celery_pool.pool.mapresult import MapResult
 from guards import wait_until
 from pools import pids_of
 from support import DEADLINE, Calls, Log, at_rest, is_gone
@@ -353,3 +352,32 @@ def test_workers_are_replaced(mp_pool):
     os.kill(before, signal.SIGKILL)
     wait_until(lambda: is_gone(before), DEADLINE)
     assert pool.apply(tasks.pid) != before
+
+
+# ---- passing for the standard class ----
+
+
+def test_it_is_one_of_the_standard_class():
+    with Pool(1) as pool:
+        assert isinstance(pool, multiprocessing.pool.Pool)
+        assert isinstance(pool.apply_async(int), multiprocessing.pool.AsyncResult)
+        assert isinstance(pool.map_async(int, ()), multiprocessing.pool.MapResult)
+        assert isinstance(pool.imap(int, ()), multiprocessing.pool.IMapIterator)
+
+
+def test_nothing_of_the_standard_class_runs():
+    theirs = {name for name, value in vars(multiprocessing.pool.Pool).items() if callable(value)}
+    assert {"apply", "_handle_tasks", "_repopulate_pool"} < theirs
+    with Pool(1) as pool:
+        for name in theirs:
+            member = getattr(pool, name, None)  # gone, or ours
+            assert member is None or member.__func__.__module__ == "celery_pool.pool.api"
+        with pytest.raises(AttributeError, match="'Pool' object has no attribute '_help_stuff"):
+            pool._help_stuff_finish()
+
+
+def test_results_are_generic_at_run_time():
+    assert AsyncResult[int].__origin__ is AsyncResult
+    assert AsyncResult[int].__args__ == (int,)
+    for kind in (MapResult, IMapIterator):
+        assert kind[int].__args__ == (int,)

@@ -384,12 +384,12 @@ class AsyncTaskPool:
         fail: Callable[[Any, Any], None],
         meta: Any,
         options: dict[str, Any],
-    ) -> AsyncResult:
+    ) -> AsyncResult[Any]:
         if not self._looking.awake:
             self._looking.wake()
         return self._apply(fn, args, kwargs, succeed, fail, None, meta, block=False, **options)
 
-    def _abandon(self, job: AsyncResult) -> None:
+    def _abandon(self, job: AsyncResult[Any]) -> None:
         """Nobody waits for it any more."""
         if not job.cancel() and self._kill_on_cancel:
             job.terminate()

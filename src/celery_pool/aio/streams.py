@@ -16,7 +16,7 @@ class Stream:
 
     def __init__(self, loop: asyncio.AbstractEventLoop, iterable: Any) -> None:
         self._loop = loop
-        self.jobs: dict[int, AsyncResult] = {}
+        self.jobs: dict[int, AsyncResult[Any]] = {}
         self.done: deque[tuple[bool, Any]] = deque()
         self.closed = False
         self._waiter: asyncio.Future[None] | None = None

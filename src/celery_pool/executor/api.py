@@ -122,7 +122,7 @@ class TaskPoolExecutor(Executor):
         self._max_workers = pool.processes
         self._mp_context = pool._context
         self._life = Life(pool, lost_breaks_pool)
-        self._apply: Callable[..., AsyncResult] | None = None  # once it has started
+        self._apply: Callable[..., AsyncResult[Any]] | None = None  # once it has started
         self._failed = self._life.failed
 
     def submit(self, fn: Callable[P, T], /, *args: P.args, **kwargs: P.kwargs) -> Future[T]:
@@ -226,7 +226,7 @@ class TaskPoolExecutor(Executor):
         """
         if not isinstance(future, TaskFuture):
             raise TypeError("not a future of a TaskPoolExecutor")
-        job: AsyncResult | None = future._job
+        job: AsyncResult[Any] | None = future._job
         if job is None or job.worker_pid is None:
             return False
         return job.terminate()

@@ -56,7 +56,7 @@ class TaskFuture(Future[T]):
     _state = PENDING
     _result: Any = None
     _exception: BaseException | None = None
-    _job: AsyncResult | None = None  # while the task has not ended
+    _job: AsyncResult[Any] | None = None  # while the task has not ended
 
     # What Future.__init__ makes is made when it is first looked at. `_lock` is decided
     # once, by setdefault: it is a Condition if somebody looked before the end, else

@@ -46,7 +46,7 @@ class Life:
     def in_own_process(self) -> bool:
         return self._pid == os.getpid()
 
-    def begin(self) -> Callable[..., AsyncResult]:
+    def begin(self) -> Callable[..., AsyncResult[Any]]:
         """Starts the workers, once; returns what submits tasks."""
         pool = self.pool
         pool._check_process()

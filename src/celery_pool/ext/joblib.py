@@ -147,7 +147,7 @@ class CeleryPoolBackend(AutoBatchingMixin, ParallelBackendBase):  # type: ignore
 
     def submit(
         self, func: Callable[[], Any], callback: Callable[[Any], None]
-    ) -> AsyncResult | None:
+    ) -> AsyncResult[Any] | None:
         """Runs ``func()`` in a worker. What goes wrong is the task's outcome: joblib submits
         in callbacks, too, where nobody would see it raised."""
         pool = self._pool
@@ -165,7 +165,7 @@ class CeleryPoolBackend(AutoBatchingMixin, ParallelBackendBase):  # type: ignore
 
     def apply_async(
         self, func: Callable[[], Any], callback: Callable[[Any], None]
-    ) -> AsyncResult | None:
+    ) -> AsyncResult[Any] | None:
         """What joblib before 1.5 calls it."""
         return self.submit(func, callback)
 

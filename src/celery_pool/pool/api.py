@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import multiprocessing.pool
 import operator
 import os
 import signal
@@ -11,7 +12,7 @@ from multiprocessing import util
 from multiprocessing.context import BaseContext
 from multiprocessing.pool import CLOSE, INIT, RUN, TERMINATE
 from types import TracebackType
-from typing import TYPE_CHECKING, Any, NoReturn, Self, Unpack
+from typing import TYPE_CHECKING, Any, NoReturn, Self, TypeVar, Unpack
 
 from ..errors import PoolClosed, PoolNotRunning, PoolTerminated, WrongCall
 from ..feeding.chunks import calls, checked_size, default_size
@@ -28,11 +29,16 @@ if TYPE_CHECKING:
 
     from ..reports import Statistics
 
-Callback = Callable[[Any], object] | None
+S = TypeVar("S")
+T = TypeVar("T")
+ErrorCallback = Callable[[BaseException], object] | None
 
 
-class Pool:
+class Pool(multiprocessing.pool.Pool):
     """A drop-in for :class:`multiprocessing.Pool`; docs/compatibility.md says what differs.
+
+    It passes for a :class:`multiprocessing.pool.Pool` with ``isinstance`` and type checkers, and
+    inherits nothing of it.
 
     :param processes: worker processes; default: the CPUs usable by this process
         (affinity and cgroup quota).
@@ -101,19 +107,19 @@ class Pool:
     # ---- one call ----
 
     def apply(
-        self, func: Callable[..., Any], args: Iterable[Any] = (), kwds: Mapping[str, Any] = {}
-    ) -> Any:
+        self, func: Callable[..., T], args: Iterable[Any] = (), kwds: Mapping[str, Any] = {}
+    ) -> T:
         """``func(*args, **kwds)`` in a worker: its result, or what it raises."""
         return self.apply_async(func, args, kwds).get()
 
     def apply_async(
         self,
-        func: Callable[..., Any],
+        func: Callable[..., T],
         args: Iterable[Any] = (),
         kwds: Mapping[str, Any] = {},
-        callback: Callback = None,
-        error_callback: Callback = None,
-    ) -> AsyncResult:
+        callback: Callable[[T], object] | None = None,
+        error_callback: ErrorCallback = None,
+    ) -> AsyncResult[T]:
         """Runs ``func(*args, **kwds)`` in a worker.
 
         :param callback: ``callback(result)``, in the background thread.
@@ -142,53 +148,53 @@ class Pool:
     # ---- many calls ----
 
     def map(
-        self, func: Callable[[Any], Any], iterable: Iterable[Any], chunksize: int | None = None
-    ) -> list[Any]:
+        self, func: Callable[[S], T], iterable: Iterable[S], chunksize: int | None = None
+    ) -> list[T]:
         """``[func(x) for x in iterable]``, `chunksize` calls a task (default: about four
         tasks a worker)."""
         return self._map(func, iterable, chunksize, False).get()
 
     def map_async(
         self,
-        func: Callable[[Any], Any],
-        iterable: Iterable[Any],
+        func: Callable[[S], T],
+        iterable: Iterable[S],
         chunksize: int | None = None,
-        callback: Callback = None,
-        error_callback: Callback = None,
-    ) -> MapResult:
+        callback: Callable[[list[T]], object] | None = None,
+        error_callback: ErrorCallback = None,
+    ) -> MapResult[T]:
         """As :meth:`map`, but returns once all is submitted. The callbacks as with
         :meth:`apply_async`, for the whole list."""
         return self._map(func, iterable, chunksize, False, callback, error_callback)
 
     def starmap(
         self,
-        func: Callable[..., Any],
+        func: Callable[..., T],
         iterable: Iterable[Iterable[Any]],
         chunksize: int | None = None,
-    ) -> list[Any]:
+    ) -> list[T]:
         """``[func(*x) for x in iterable]``; see :meth:`map`."""
         return self._map(func, iterable, chunksize, True).get()
 
     def starmap_async(
         self,
-        func: Callable[..., Any],
+        func: Callable[..., T],
         iterable: Iterable[Iterable[Any]],
         chunksize: int | None = None,
-        callback: Callback = None,
-        error_callback: Callback = None,
-    ) -> MapResult:
+        callback: Callable[[list[T]], object] | None = None,
+        error_callback: ErrorCallback = None,
+    ) -> MapResult[T]:
         """As :meth:`starmap`, but returns once all is submitted; see :meth:`map_async`."""
         return self._map(func, iterable, chunksize, True, callback, error_callback)
 
     def _map(
         self,
-        func: Callable[..., Any],
-        iterable: Iterable[Any],
+        func: Callable[..., T],
+        iterable: Iterable[S],
         chunksize: int | None,
         star: bool,
-        callback: Callback = None,
-        error_callback: Callback = None,
-    ) -> MapResult:
+        callback: Callable[[list[T]], object] | None = None,
+        error_callback: ErrorCallback = None,
+    ) -> MapResult[T]:
         self._check_running()
         if not hasattr(iterable, "__len__"):
             iterable = list(iterable)
@@ -208,14 +214,14 @@ class Pool:
 
     def imap(
         self,
-        func: Callable[[Any], Any],
-        iterable: Iterable[Any],
-        chunksize: int = 1,
+        func: Callable[[S], T],
+        iterable: Iterable[S],
+        chunksize: int | None = 1,
         buffersize: int | None = None,
-    ) -> IMapIterator:
+    ) -> IMapIterator[T]:
         """An iterator over ``func(x) for x in iterable``, in that order.
 
-        :param chunksize: calls a task.
+        :param chunksize: calls a task; None: 1.
         :param buffersize: most tasks that are submitted and whose results have not been
             taken; the input is iterated no further than that. None: no bound, the input
             is iterated to its end at once.
@@ -228,25 +234,25 @@ class Pool:
 
     def imap_unordered(
         self,
-        func: Callable[[Any], Any],
-        iterable: Iterable[Any],
-        chunksize: int = 1,
+        func: Callable[[S], T],
+        iterable: Iterable[S],
+        chunksize: int | None = 1,
         buffersize: int | None = None,
-    ) -> IMapUnorderedIterator:
+    ) -> IMapUnorderedIterator[T]:
         """As :meth:`imap`, with the results as they come."""
         size, feed = self._feed(func, iterable, chunksize, buffersize, ordered=False)
         return IMapUnorderedIterator(feed, size > 1)
 
     def _feed(
         self,
-        func: Callable[[Any], Any],
-        iterable: Iterable[Any],
-        chunksize: int,
+        func: Callable[[S], T],
+        iterable: Iterable[S],
+        chunksize: int | None,
         buffersize: int | None,
         ordered: bool,
     ) -> tuple[int, Feed]:
         self._check_running()
-        size = checked_size(chunksize)
+        size = 1 if chunksize is None else checked_size(chunksize)
         if buffersize is not None:
             try:
                 buffersize = operator.index(buffersize)
@@ -343,6 +349,21 @@ class Pool:
 
     def _refuse(self, cause: BaseException | None = None) -> NoReturn:
         raise PoolNotRunning("Pool not running") from cause
+
+
+class _Absent:
+    """What the standard class has for itself: run here, it would look for what is not there."""
+
+    def __init__(self, name: str) -> None:
+        self._name = name
+
+    def __get__(self, pool: Pool | None, kind: type[Pool]) -> NoReturn:
+        raise AttributeError(f"{kind.__name__!r} object has no attribute {self._name!r}")
+
+
+for _name, _member in vars(multiprocessing.pool.Pool).items():
+    if callable(_member) and _name not in vars(Pool):
+        setattr(Pool, _name, _Absent(_name))
 
 
 class _QuietPool(TaskPool):

@@ -15,12 +15,14 @@ import threading
 import time
 from collections import deque
 from collections.abc import Callable, Iterator
-from typing import Any
+from typing import Any, Generic, TypeVar
 
 from ..errors import PoolNotRunning, PoolTerminated
 from ..feeding.chunks import Call
 from ..taskpool import TaskPool
 from .mapresult import error_of, until_error
+
+T = TypeVar("T")
 
 
 class Raised:
@@ -161,7 +163,7 @@ class Feed:
         return StopIteration() if error is None else error
 
 
-class IMapIterator(multiprocessing.pool.IMapIterator):  # type: ignore[type-arg]
+class IMapIterator(multiprocessing.pool.IMapIterator, Generic[T]):  # type: ignore[type-arg]
     """What :meth:`Pool.imap` returns. Any thread may take results from it.
 
     An exception takes the place of its task's result (of its chunk's results); the
@@ -173,12 +175,12 @@ class IMapIterator(multiprocessing.pool.IMapIterator):  # type: ignore[type-arg]
         self._feed = feed
         self._chunked = chunked
         self._returned: deque[Any] = deque()  # taken from the queue, and put back
-        self._values: deque[Any] = deque()  # the rest of a chunk
+        self._values: deque[T] = deque()  # the rest of a chunk
 
-    def __iter__(self) -> IMapIterator:
+    def __iter__(self) -> IMapIterator[T]:
         return self
 
-    def next(self, timeout: float | None = None) -> Any:
+    def next(self, timeout: float | None = None) -> T:
         """The next result. multiprocessing.TimeoutError if it is not there within
         `timeout` seconds; it can be asked for again."""
         if self._values:
@@ -199,8 +201,8 @@ class IMapIterator(multiprocessing.pool.IMapIterator):  # type: ignore[type-arg]
         if self._chunked:
             first, *rest = value
             self._values.extend(rest)
-            return first
-        return value
+            return first  # type: ignore[no-any-return]
+        return value  # type: ignore[no-any-return]
 
     __next__ = next
 
@@ -242,7 +244,7 @@ class IMapIterator(multiprocessing.pool.IMapIterator):  # type: ignore[type-arg]
             feed.stop(_dropped)
 
 
-class IMapUnorderedIterator(IMapIterator):
+class IMapUnorderedIterator(IMapIterator[T]):
     """What :meth:`Pool.imap_unordered` returns: outcomes as they come."""
 
     def __init__(self, feed: Feed, chunked: bool) -> None:

@@ -7,10 +7,12 @@ import multiprocessing.pool
 import threading
 import time
 from collections.abc import Callable, Iterable, Iterator
-from typing import Any
+from typing import Any, TypeVar
 
 from ..feeding.chunks import Call
 from ..taskpool import AsyncResult, TaskPool
+
+T = TypeVar("T")
 
 CALLBACK, ERROR_CALLBACK = "callback(result)", "error_callback(exception)"
 
@@ -31,7 +33,7 @@ class OneArgument:
         return repr(self.function)
 
 
-class MapResult(multiprocessing.pool.MapResult[Any]):
+class MapResult(multiprocessing.pool.MapResult[T]):
     """The outcome, to be, of ``map_async`` and ``starmap_async``.
 
     Ready when all chunks have ended, also after one has failed, and the callback has
@@ -44,14 +46,14 @@ class MapResult(multiprocessing.pool.MapResult[Any]):
     def __init__(
         self,
         tasks: TaskPool,
-        callback: Callable[[list[Any]], object] | None,
+        callback: Callable[[list[T]], object] | None,
         error_callback: Callable[[BaseException], object] | None,
     ) -> None:
         # nothing of the base class is used: its fields belong to multiprocessing's threads
         self._tasks = tasks
-        self._jobs: list[AsyncResult] = []
+        self._jobs: list[AsyncResult[Any]] = []
         self._lock = threading.RLock()  # while outcomes are taken
-        self._values: list[Any] = []
+        self._values: list[T] = []
         # jobs whose outcome has been taken, and values from them; one assignment, and what
         # was not counted is taken again: a Ctrl-C may come between any two steps
         self._taken = 0, 0
@@ -117,7 +119,7 @@ class MapResult(multiprocessing.pool.MapResult[Any]):
         self._unfinished()
         return self._error is None
 
-    def get(self, timeout: float | None = None) -> list[Any]:
+    def get(self, timeout: float | None = None) -> list[T]:
         """The list of results, in the order of the input, or the exception of the
         first chunk in that order that failed. multiprocessing.TimeoutError if not
         ready within `timeout` seconds."""
@@ -132,7 +134,7 @@ class MapResult(multiprocessing.pool.MapResult[Any]):
                 del self  # the exception's traceback would keep it, and it the exception
         return self._values
 
-    def _unfinished(self) -> AsyncResult | None:
+    def _unfinished(self) -> AsyncResult[Any] | None:
         """Takes the outcomes in order, as far as they are there; the first job that
         has not ended, None if there is none."""
         with self._lock:
@@ -177,7 +179,7 @@ def until_error(calls: Iterable[Call], failed: list[Exception]) -> Iterator[Call
         failed.append(error)
 
 
-def error_of(job: AsyncResult) -> BaseException:
+def error_of(job: AsyncResult[Any]) -> BaseException:
     """What a job that has failed raises, without our frames: they hold the job."""
     try:
         job.get()
