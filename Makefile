@@ -12,7 +12,7 @@ CC ?= cc
 BIN := $(VENV)/bin
 SOURCES := setup.py pyproject.toml $(wildcard src/_poolcore.pyx src/_poolcore/*.h src/_poolcore/*.pxi) src/celery_pool/_poolcore.pxd
 PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check
-ROOMS := core supervision facades faults stress docs packaging
+ROOMS := core supervision facades faults stress docs packaging typing
 SANITIZERS := address,undefined
 
 .PHONY: help demo test $(addprefix test-,$(ROOMS)) test-slow test-all test-fresh test-next lint format typecheck build werror bench perf-guard where-it-goes report stress soak test-debug sanitize clean
@@ -35,6 +35,7 @@ test-slow: $(VENV)/.built ## the long tests: model, packaging, the standard libr
 # docs/design.md says which folder of src/ each room is about
 $(addprefix test-,$(ROOMS)): test-%: $(VENV)/.built
 	$(BIN)/python -m pytest -n $(JOBS) $(ARGS) tests/$*
+test-typing: $(VENV)/.dev
 
 test-all: test test-slow ## both on every supported Python that is installed
 	@set -e; for python in $$(tools/pythons --besides $(PYTHON)); do \

@@ -9,9 +9,12 @@ import sys
 import tarfile
 import venv
 import zipfile
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+
+from type_checkers import Errors, check, mypy, pyright
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(300)]
 
@@ -102,6 +105,17 @@ def test_wheel_holds_what_runs(wheel: Path) -> None:
     assert {"celery_pool/py.typed", "celery_pool/_poolcore.pyi"} <= names
     assert [name for name in names if name.startswith("celery_pool/_poolcore.cpython")]
     assert not [name for name in names if name.endswith((".c", ".h", ".pyx", ".pxi", ".html"))]
+
+
+@pytest.mark.parametrize("checker", [mypy, pyright], ids=lambda checker: checker.__name__)
+def test_type_checkers_see_what_is_installed(
+    checker: Callable[[str, Path], Errors], wheel: Path, tmp_path: Path
+) -> None:
+    place = tmp_path / "env"
+    venv.create(place, symlinks=True)
+    with zipfile.ZipFile(wheel) as archive:
+        archive.extractall(next((place / "lib").iterdir()) / "site-packages")
+    check(checker, str(place / "bin" / "python"), tmp_path / "cache")
 
 
 @pytest.mark.parametrize("origin", ["wheel", "wheel_of_sdist"])

@@ -15,7 +15,7 @@ import threading
 import time
 from collections import deque
 from collections.abc import Callable, Iterator
-from typing import Any, Generic, TypeVar
+from typing import TYPE_CHECKING, Any, Generic, TypeVar
 
 from ..errors import PoolNotRunning, PoolTerminated
 from ..feeding.chunks import Call
@@ -163,7 +163,15 @@ class Feed:
         return StopIteration() if error is None else error
 
 
-class IMapIterator(multiprocessing.pool.IMapIterator, Generic[T]):  # type: ignore[type-arg]
+if TYPE_CHECKING:
+    StandardIterator = multiprocessing.pool.IMapIterator
+else:
+
+    class StandardIterator(multiprocessing.pool.IMapIterator, Generic[T]):
+        """Generic at run time, too."""
+
+
+class IMapIterator(StandardIterator[T]):
     """What :meth:`Pool.imap` returns. Any thread may take results from it.
 
     An exception takes the place of its task's result (of its chunk's results); the
