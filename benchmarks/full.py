@@ -6,6 +6,8 @@ cases, and takes hours.
 
 from collections.abc import Mapping
 
+from workloads.facades import ROWS
+
 OURS = "celery_pool"
 POOL = "multiprocessing"
 FUTURES = "concurrent.futures"
@@ -37,6 +39,7 @@ PLAN: Plan = {
     },
     "idle": {ALL_CASES: (OURS, POOL)},
     "many_submitters": {"4 threads": MAIN},
+    "facades": {name: (OURS, row.peer) for name, row in ROWS.items()},
     "asyncio_program": {"64 in flight": (OURS, POOL, FUTURES)},
     "cpu_bound": {
         "10 µs": (OURS, POOL, "unpooled"),

@@ -42,6 +42,7 @@ class Parameters:
     iterations: int = 0  # of task_bodies.burn
     kills: float = 0.0  # workers killed a second
     recycle: int = 0  # tasks after which a worker is replaced; 0: never
+    row: str = ""  # of workloads/facades.py
     rounds: int | None = None  # of this case; None: as many as of the others
     only: tuple[str, ...] = ()  # contenders that this is meant for; empty: all
 

@@ -27,7 +27,7 @@ import workloads
 from results import Key, Results, Spread
 from targets import OURS, PEERS, Bound, targets
 
-REFERENCE = "multiprocessing"  # the peer that ratios are given against
+REFERENCE = "multiprocessing"  # the peer that ratios are given against, where it has a part
 
 
 def number(value: float) -> str:
@@ -141,13 +141,20 @@ def figures_table(workload: str, summary: Mapping[Key, Spread]) -> str:
 def _cell(summary: Mapping[Key, Spread], key: Key) -> str:
     if key not in summary:
         return "n/a"
-    spread, reference = summary[key], summary.get(key._replace(contender=REFERENCE))
+    spread, reference = summary[key], _reference(summary, key)
     text = number(spread.median)
     if spread.rounds > 1:
         text += f" ({number(spread.min)} to {number(spread.max)})"
-    if reference and reference.median and key.contender != REFERENCE:
+    if reference and reference.median and spread is not reference:
         text += f", {number(spread.median / reference.median)} x"
     return text
+
+
+def _reference(summary: Mapping[Key, Spread], key: Key) -> Spread | None:
+    peers = (key._replace(contender=name) for name in (REFERENCE, *contenders.MODULES))
+    return next(
+        (summary[peer] for peer in peers if peer in summary and peer.contender != OURS), None
+    )
 
 
 def machine_line(results: Results) -> str:
@@ -168,7 +175,10 @@ def markdown(results: Results) -> Iterator[str]:
     yield machine_line(results)
     summary = results.summary()
     yield targets_table(results)
-    yield f"Medians (minimum to maximum) over the rounds, and the ratio to {REFERENCE}'s median."
+    yield (
+        "Medians (minimum to maximum) over the rounds, and the ratio to the median of "
+        f"{REFERENCE}, or of the first other contender where that has no part."
+    )
     for name in dict.fromkeys(key.workload for key in summary):
         yield f"### {name}: {workloads.load(name).title}"
         yield figures_table(name, summary)

@@ -6,9 +6,11 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
 from results import Key, Spread
+from workloads.facades import ROWS
 
 OURS = "celery_pool"
 POOL = "multiprocessing"
+FUTURES = "concurrent.futures"
 PEERS = ("multiprocessing", "concurrent.futures", "billiard", "loky", "pebble", "mpire")
 
 Summary = Mapping[Key, Spread]
@@ -193,6 +195,15 @@ def _slowest(case: str) -> Target:
     )
 
 
+def _awaited(case: str, at_least: float, aim: float) -> Target:
+    rate = _in("tasks/s", _median("asyncio_program", case, "rate"))
+    return Target(
+        f"asyncio, {case}: rate against {FUTURES} by run_in_executor",
+        Bound(_against(FUTURES, "asyncio_program", case, "rate"), at_least=at_least),
+        (Bound(rate, at_least=aim),),
+    )
+
+
 def _saturated(at_least: float) -> Target:
     figure = _against(POOL, *_SATURATED, "rate")
     rate = _in("tasks/s", _median(*_SATURATED, "rate"))
@@ -222,6 +233,8 @@ _TARGETS = (
     *_busy("500/s", 2_000),
     *_busy("2,000/s", 500),
     *_busy("10,000/s", 100),
+    *(_rate(case, row.peer, "facades", case, row.at_least, row.aim) for case, row in ROWS.items()),
+    _awaited("64 in flight", 50, 600_000),
     _slowest("one long, in flight 8"),
     _slowest("one long, in flight 64"),
     _slowest("two long, 4 workers, in flight 64"),

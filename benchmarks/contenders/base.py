@@ -139,6 +139,14 @@ class Contender(abc.ABC):
         finally:
             self.close()
 
+    def facade(
+        self, interface: str, processes: int, context: str
+    ) -> contextlib.AbstractContextManager[Any]:
+        """What a program calls, started and ended by `with`, and apart from `start`. "pool":
+        multiprocessing.Pool, or what stands in for it; "executor": an Executor; "joblib": a
+        Parallel."""
+        raise NotImplementedError(f"{self.name} has no interface {interface!r}")
+
     def pids(self) -> list[int]:
         """The workers. By default all descendants, which is right for pools that fork."""
         return [process.pid for process in psutil.Process().children(recursive=True)]

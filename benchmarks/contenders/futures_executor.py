@@ -1,7 +1,9 @@
 """concurrent.futures.ProcessPoolExecutor."""
 
+import contextlib
 import multiprocessing
 from concurrent.futures import ProcessPoolExecutor
+from typing import Any
 
 from contenders.base import ExecutorLike
 
@@ -14,6 +16,13 @@ class FuturesExecutor(ExecutorLike):
         self._executor = ProcessPoolExecutor(
             processes, mp_context=multiprocessing.get_context(context)
         )
+
+    def facade(
+        self, interface: str, processes: int, context: str
+    ) -> contextlib.AbstractContextManager[Any]:
+        if interface == "executor":
+            return ProcessPoolExecutor(processes, mp_context=multiprocessing.get_context(context))
+        return super().facade(interface, processes, context)
 
 
 CONTENDER = FuturesExecutor

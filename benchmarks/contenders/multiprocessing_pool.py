@@ -1,6 +1,8 @@
 """multiprocessing.Pool.apply_async."""
 
+import contextlib
 import multiprocessing
+from typing import Any
 
 from contenders.base import PoolLike, Task
 
@@ -14,6 +16,13 @@ class MultiprocessingPool(PoolLike):
         self._pool = multiprocessing.get_context(context).Pool(
             processes, maxtasksperchild=self.recycle or None
         )
+
+    def facade(
+        self, interface: str, processes: int, context: str
+    ) -> contextlib.AbstractContextManager[Any]:
+        if interface == "pool":
+            return multiprocessing.get_context(context).Pool(processes)
+        return super().facade(interface, processes, context)
 
     def submit_many(self, task: Task, count: int) -> None:
         if self._slots is not None:

@@ -1,9 +1,11 @@
-"""celery_pool.TaskPool."""
+"""celery_pool.TaskPool, and what stands on it."""
 
 import contextlib
+import multiprocessing
 from collections.abc import AsyncIterator
 from typing import Any
 
+import celery_pool
 from celery_pool import TaskPool
 from celery_pool._poolcore import Channel, PoolState, WorkerEnd
 from contenders.base import (
@@ -104,6 +106,28 @@ class CeleryPool(Contender):
         limit = max(in_flight, processes)
         async with AsyncTaskPool(limit, processes=processes, context=context) as pool:
             yield pool.submit
+
+    def facade(
+        self, interface: str, processes: int, context: str
+    ) -> contextlib.AbstractContextManager[Any]:
+        if interface == "pool":
+            return celery_pool.Pool(processes, context=context)
+        if interface == "executor":
+            return celery_pool.TaskPoolExecutor(
+                processes, mp_context=multiprocessing.get_context(context)
+            )
+        if interface == "joblib":
+            return self._parallel(processes, context)
+        return super().facade(interface, processes, context)
+
+    def _parallel(self, processes: int, context: str) -> contextlib.AbstractContextManager[Any]:
+        import joblib
+
+        from celery_pool.ext.joblib import register
+
+        register()
+        parallel = joblib.Parallel(n_jobs=processes, backend="celery_pool", context=context)
+        return parallel  # type: ignore[no-any-return]
 
     def bookkeeping(self, limit: int) -> Bookkeeping:
         return CompiledBookkeeping(limit)

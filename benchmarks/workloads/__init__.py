@@ -14,6 +14,7 @@ NAMES = (
     "idle",
     "many_submitters",
     "asyncio_program",
+    "facades",
     "cpu_bound",
     "skewed",
     "many_workers",

@@ -308,6 +308,17 @@ def test_tables_go_into_their_places() -> None:
     assert report.fill(filled, made) == filled
 
 
+def test_ratios_are_to_whom_the_interface_is_from() -> None:
+    import report
+
+    row = ("facades", "Executor.map, chunksize 1", "rate")
+    made = results((*row, "celery_pool", 400_000.0), (*row, "concurrent.futures", 8_000.0))
+    assert "| 400,000, 50 x | 8,000 |" in report.figures("facades", made)
+    assert f"| {row[1]}: rate against concurrent.futures | at least 60 x |" in (
+        report.targets_table(made)
+    )
+
+
 def test_an_unknown_place_is_told() -> None:
     import report
 
