@@ -149,8 +149,20 @@ cdef Shape shape_of_values(dict value, int depth) noexcept:
 
 
 cdef object decode(Codec codec, const uint8_t *data, uint64_t length):
+    if codec.plain:
+        value = plain_value(data, length)
+        if value is not NOT_PLAIN:
+            return value
     if length < READ_IN_PLACE or not codec.keeps_nothing:
         return PyObject_CallOneArg(
             codec.loads, PyBytes_FromStringAndSize(<const char *> data, <Py_ssize_t> length))
     return PyObject_CallOneArg(
         codec.loads, PyMemoryView_FromMemory(<char *> data, <Py_ssize_t> length, PyBUF_READ))
+
+
+cdef object decode_bytes(Codec codec, bytes data):
+    if codec.plain:
+        value = plain_value(<const uint8_t *> PyBytes_AS_STRING(data), <uint64_t> PyBytes_GET_SIZE(data))
+        if value is not NOT_PLAIN:
+            return value
+    return PyObject_CallOneArg(codec.loads, data)

@@ -14,7 +14,7 @@ from cpython.ref cimport Py_DECREF, Py_INCREF, Py_XDECREF
 from cpython.tuple cimport PyTuple_GET_ITEM, PyTuple_GET_SIZE
 from cpython.unicode cimport PyUnicode_GET_LENGTH
 from libc.errno cimport EFAULT, EINTR, errno
-from libc.stdint cimport int64_t, uint8_t, uint16_t, uint32_t, uint64_t
+from libc.stdint cimport int32_t, int64_t, uint8_t, uint16_t, uint32_t, uint64_t
 from libc.string cimport memcpy, memmove, memset
 from posix.stat cimport fstat, struct_stat
 from posix.types cimport off_t
@@ -31,6 +31,12 @@ cdef extern from "Python.h":
     PyObject *PySequence_Fast_GET_ITEM(object, Py_ssize_t)
     long long PyLong_AsLongLongAndOverflow(object, int *)
     double PyFloat_AS_DOUBLE(object)
+    PyObject *PyLong_FromLongLong(long long) except NULL
+    PyObject *PyFloat_FromDouble(double) except NULL
+    PyObject *PyUnicode_DecodeASCII(const char *, Py_ssize_t, const char *) except NULL
+    PyObject *PyBytes_New "PyBytes_FromStringAndSize"(const char *, Py_ssize_t) except NULL
+    object PyTuple_New(Py_ssize_t)
+    void PyTuple_SET_ITEM(object, Py_ssize_t, object)
     bint PyUnicode_IS_COMPACT_ASCII(object)
     void *PyUnicode_1BYTE_DATA(object)
     ctypedef void *PyThread_type_lock

@@ -205,7 +205,7 @@ cdef int settle_raw(AsyncResult job) except -1:
                 if type(job.payload) is Delivery:
                     job.payload = delivery_load(job.core.codec, job.payload)
                 else:
-                    job.payload = PyObject_CallOneArg(job.core.codec.loads, job.payload)
+                    job.payload = decode_bytes(job.core.codec, job.payload)
                 job.outcome = VALUE
     except BaseException as error:
         if isinstance(error, KeyboardInterrupt) and not job.marks & INTERRUPTED and in_main_thread():

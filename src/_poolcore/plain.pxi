@@ -1,6 +1,7 @@
 # Most arguments and results are a few numbers and short strings. Making a pickler
-# for them costs ten times what their pickle does, so it is written here: by the
-# same opcodes, for pickle.loads.
+# for them costs ten times what their pickle does, and making an unpickler several times
+# what reading it does, so they are written and read here: by the same opcodes, for
+# pickle.loads as well.
 
 cdef enum:
     PLAIN_BYTES = 512       # longest pickle written here
@@ -104,3 +105,130 @@ cdef inline void big_endian_double(uint8_t *at, double number) noexcept:
     memcpy(&bits, &number, 8)
     for i in range(8):
         at[i] = <uint8_t> (bits >> (56 - 8 * i))
+
+
+# What plain_value says of anything else than what plain_pickle writes.
+cdef object NOT_PLAIN = object()
+
+
+cdef object plain_value(const uint8_t *at, uint64_t length):
+    """The value of a pickle that plain_pickle has written; NOT_PLAIN of any other one, also
+    where it is damaged."""
+    cdef PyObject *items[PLAIN_BYTES]
+    cdef const uint8_t *end = at + length
+    cdef Py_ssize_t count = 0
+    cdef object value = NOT_PLAIN
+    cdef bint marked
+    if length < 4 or length > PLAIN_BYTES + 32 or at[0] != OP_PROTO or at[1] != 5:
+        return NOT_PLAIN
+    at += 2
+    marked = at[0] == OP_MARK
+    at += marked
+    try:
+        while at != NULL and end - at > 1 and not ends_items(at[0]) and count < PLAIN_BYTES:
+            at = plain_read(at, end, &items[count])
+            count += at != NULL
+        if at == NULL:
+            return NOT_PLAIN
+        if end - at == 1:
+            if at[0] == OP_STOP and count == 1 and not marked:
+                value = <object> items[0]
+        elif end - at == 2 and at[1] == OP_STOP and makes_tuple(at[0], count, marked):
+            value = PyTuple_New(count)
+            while count:
+                count -= 1
+                PyTuple_SET_ITEM(value, count, <object> items[count])   # takes the reference
+        return value
+    finally:
+        while count:
+            count -= 1
+            Py_DECREF(<object> items[count])
+
+
+cdef inline bint ends_items(uint8_t opcode) noexcept:
+    return opcode == OP_TUPLE or opcode == OP_EMPTY_TUPLE or OP_TUPLE1 <= opcode <= OP_TUPLE1 + 2
+
+
+cdef inline bint makes_tuple(uint8_t opcode, Py_ssize_t count, bint marked) noexcept:
+    if marked:
+        return opcode == OP_TUPLE
+    return opcode == (OP_EMPTY_TUPLE if count == 0 else OP_TUPLE1 + count - 1) and count <= 3
+
+
+cdef inline const uint8_t *plain_read(const uint8_t *at, const uint8_t *end, PyObject **item) except? NULL:
+    """Where the next item begins; NULL, without an exception: this is none of ours."""
+    cdef uint8_t opcode = at[0]
+    cdef Py_ssize_t left = end - at - 1
+    at += 1
+    if opcode == OP_BININT1:
+        if left < 1:
+            return NULL
+        item[0] = PyLong_FromLongLong(at[0])
+        return at + 1
+    if opcode == OP_BININT:
+        if left < 4:
+            return NULL
+        item[0] = PyLong_FromLongLong(<int32_t> <uint32_t> from_little_endian(at, 4))
+        return at + 4
+    if opcode == OP_LONG1:
+        if left < 9 or at[0] != 8:
+            return NULL
+        item[0] = PyLong_FromLongLong(<int64_t> from_little_endian(at + 1, 8))
+        return at + 9
+    if opcode == OP_BINFLOAT:
+        if left < 8:
+            return NULL
+        item[0] = PyFloat_FromDouble(from_big_endian_double(at))
+        return at + 8
+    if opcode == OP_NONE or opcode == OP_TRUE or opcode == OP_FALSE:
+        value = None if opcode == OP_NONE else opcode == OP_TRUE
+        Py_INCREF(value)
+        item[0] = <PyObject *> value
+        return at
+    if opcode == OP_SHORT_BINUNICODE or opcode == OP_SHORT_BINBYTES:
+        if left < 1 or left - 1 < at[0]:
+            return NULL
+        return plain_read_text(at + 1, at[0], opcode == OP_SHORT_BINUNICODE, item)
+    if opcode == OP_BINUNICODE or opcode == OP_BINBYTES:
+        if left < 4 or <uint64_t> left - 4 < from_little_endian(at, 4):
+            return NULL
+        return plain_read_text(
+            at + 4, <Py_ssize_t> from_little_endian(at, 4), opcode == OP_BINUNICODE, item)
+    return NULL
+
+
+cdef inline const uint8_t *plain_read_text(const uint8_t *at, Py_ssize_t length, bint text,
+                                           PyObject **item) except? NULL:
+    cdef Py_ssize_t i
+    if not text:
+        item[0] = PyBytes_New(<const char *> at, length)
+        return at + length
+    for i in range(length):
+        if at[i] & 0x80:
+            return NULL
+    item[0] = PyUnicode_DecodeASCII(<const char *> at, length, NULL)
+    return at + length
+
+
+cdef inline uint64_t from_little_endian(const uint8_t *at, int size) noexcept:
+    cdef uint64_t number = 0
+    cdef int i
+    for i in range(size):
+        number |= <uint64_t> at[i] << (8 * i)
+    return number
+
+
+cdef inline double from_big_endian_double(const uint8_t *at) noexcept:
+    cdef uint64_t bits = 0
+    cdef double number
+    cdef int i
+    for i in range(8):
+        bits = bits << 8 | at[i]
+    memcpy(&number, &bits, 8)
+    return number
+
+
+def read_plain(bytes data not None):
+    """(value,) of a pickle that the core reads by itself, else None. For tests."""
+    value = plain_value(<const uint8_t *> PyBytes_AS_STRING(data), <uint64_t> PyBytes_GET_SIZE(data))
+    return None if value is NOT_PLAIN else (value,)
