@@ -127,7 +127,7 @@ class CeleryPoolBackend(AutoBatchingMixin, ParallelBackendBase):  # type: ignore
         return n_jobs
 
     def _start(self) -> None:
-        options: WorkerOptions = {
+        options: dict[str, Any] = {
             "blas_threads": self.inner_max_num_threads or "auto",
             "leave_timeout": LEAVE_TIMEOUT,
             "pickler": cloudpickle,
