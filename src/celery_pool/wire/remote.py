@@ -3,12 +3,16 @@
 The pickled exception travels inside an outer pickle of plain text, so that an
 exception that cannot be pickled, or not be unpickled, still arrives with its
 type's name, its text and the worker's traceback.
+
+Its methods are the user's, and so are those of what pickling it raises: each may raise
+anything, SystemExit too, which neither ends the worker nor leaves `get()`.
 """
 
 from __future__ import annotations
 
 import pickle
 import sys
+from collections.abc import Callable
 from multiprocessing.reduction import ForkingPickler
 from types import TracebackType
 
@@ -52,20 +56,20 @@ class UnpicklableError(PoolError):
 
 def dump_error(error: BaseException) -> bytes:
     """In the worker: everything about `error` that can travel."""
-    if isinstance(error, ReturnedError):
+    if type(error) is ReturnedError:
         exception, text = error.info.exception, error.info.traceback
     else:
         exception = error
-        text = _formatted(error, without_core_frames(error.__traceback__))
+        text = _formatted(error, without_core_frames(_traceback_of(error)))
     why = ""
     try:
         pickled = bytes(ForkingPickler.dumps(exception))
-    except Exception as problem:
+    except BaseException as problem:
         pickled = b""
-        why = f"{type(problem).__name__}: {problem}"
+        why = _described(problem)
     kind = type(exception)
     return pickle.dumps(
-        (f"{kind.__module__}.{kind.__qualname__}", _safe_str(exception), text, why, pickled), 5
+        (f"{kind.__module__}.{kind.__qualname__}", _safely(str, exception), text, why, pickled), 5
     )
 
 
@@ -76,8 +80,9 @@ def _formatted(error: BaseException, tb: TracebackType | None) -> str:
 
     try:
         return "".join(traceback.format_exception(type(error), error, tb))
-    except Exception as problem:
-        return f"{type(error).__name__} (its traceback could not be formatted: {problem})\n"
+    except BaseException as problem:
+        why = _safely(str, problem)
+        return f"{type(error).__name__} (its traceback could not be formatted: {why})\n"
 
 
 def without_core_frames(tb: TracebackType | None) -> TracebackType | None:
@@ -98,7 +103,7 @@ def load_error(data: bytes) -> BaseException:
         try:
             exception = pickle.loads(pickled)
         except BaseException as problem:
-            why = f"{type(problem).__name__}: {problem}"
+            why = _described(problem)
         else:
             if not isinstance(exception, BaseException):
                 why = f"it was unpickled as {type(exception).__name__}"
@@ -142,29 +147,25 @@ def encoding_error(error: Exception, result: object) -> ResultEncodingError:
     """In the worker: what a task fails with whose result cannot be pickled."""
     from ..errors import ResultEncodingError
 
+    shown = f"of type {type(result).__qualname__}: {_safely(repr, result)[:LONGEST_SHORT_TEXT]}"
     try:
-        shown = repr(result)
-    except Exception:
-        shown = "<unprintable>"
-    made = ResultEncodingError(
-        error, f"of type {type(result).__qualname__}: {shown[:LONGEST_SHORT_TEXT]}"
-    )
+        made = ResultEncodingError(error, shown)
+    except BaseException:  # it asks for the error's repr
+        made = ResultEncodingError(_described(error), shown)
     made.__cause__ = error
     return made
 
 
 def decoding_error(error: BaseException) -> ResultDecodingError:
     """In the parent: what a task fails with whose result cannot be unpickled."""
-    made = ResultDecodingError(
-        f"the task's result could not be unpickled: {type(error).__name__}: {error}"
-    )
+    made = ResultDecodingError(f"the task's result could not be unpickled: {_described(error)}")
     made.__cause__ = error
     return made
 
 
 def shortened(error: BaseException) -> PoolError:
     """Where there is no room even for an error's text."""
-    return PoolError(f"the error could not be sent: {_safe_str(error)[:LONGEST_SHORT_TEXT]}")
+    return PoolError(f"the error could not be sent: {_safely(str, error)[:LONGEST_SHORT_TEXT]}")
 
 
 def exit_status(error: BaseException | None) -> int:
@@ -186,8 +187,17 @@ def exit_status(error: BaseException | None) -> int:
     return status
 
 
-def _safe_str(value: object) -> str:
+def _safely(text_of: Callable[[object], str], value: object) -> str:
     try:
-        return str(value)
-    except Exception:
+        return text_of(value)
+    except BaseException:
         return "<unprintable>"
+
+
+def _described(error: BaseException) -> str:
+    return f"{type(error).__name__}: {_safely(str, error)}"
+
+
+def _traceback_of(error: BaseException) -> TracebackType | None:
+    """Not by the class's own __getattribute__."""
+    return BaseException.__getattribute__(error, "__traceback__")  # type: ignore[no-any-return]
