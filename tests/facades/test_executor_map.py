@@ -123,6 +123,18 @@ def test_map_goes_on_after_an_exception(executor, chunksize, buffersize):
 
 
 @pytest.mark.parametrize("chunksize", [1, 3])
+def test_a_stop_iteration_of_a_call_does_not_end_it(executor, chunksize):
+    results = executor().map(stop_at_2, range(4), chunksize=chunksize)
+    assert list(outcomes(results)) == [0, 1, RuntimeError, 3]
+
+
+def stop_at_2(value):
+    if value == 2:
+        raise StopIteration("two")
+    return value
+
+
+@pytest.mark.parametrize("chunksize", [1, 3])
 def test_a_timeout_error_of_a_call_is_an_exception_as_any_other(executor, chunksize):
     results = executor().map(time_out_at_2, range(4), chunksize=chunksize, timeout=DEADLINE)
     assert list(outcomes(results)) == [0, 1, TimeoutError, 3]

@@ -438,3 +438,20 @@ def test_an_input_that_needs_earlier_results(imap):
         found.append(value)
         ready.release()
     assert sorted(found) == [0, 1, 4, 9, 16]
+
+
+@pytest.mark.parametrize("ordered", [True, False])
+def test_a_stop_iteration_of_a_call_does_not_end_it(mp_pool, ordered):
+    pool = mp_pool(1)
+    results = (pool.imap if ordered else pool.imap_unordered)(stop_at_1, range(3))
+    assert next(results) == 0
+    with pytest.raises(RuntimeError, match="StopIteration") as caught:
+        next(results)
+    assert caught.value.__cause__.args == ("one",)
+    assert list(results) == [2]
+
+
+def stop_at_1(value):
+    if value == 1:
+        raise StopIteration("one")
+    return value

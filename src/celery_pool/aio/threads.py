@@ -7,6 +7,8 @@ import threading
 from collections.abc import Callable
 from typing import Any, TypeVar
 
+from ..wire.remote import not_stopping
+
 T = TypeVar("T")
 
 
@@ -17,15 +19,7 @@ def succeed(value: Any, future: asyncio.Future[Any]) -> None:
 
 def fail(error: BaseException, future: asyncio.Future[Any]) -> None:
     if not future.done():
-        if isinstance(error, StopIteration):  # no future takes it
-            error = _as_runtime_error(error)
-        future.set_exception(error)
-
-
-def _as_runtime_error(cause: StopIteration) -> RuntimeError:
-    error = RuntimeError("the task raised StopIteration")
-    error.__cause__ = cause
-    return error
+        future.set_exception(not_stopping(error))  # it takes no StopIteration
 
 
 async def in_thread(

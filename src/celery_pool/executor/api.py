@@ -29,7 +29,7 @@ from ..errors import (
 from ..host.cpus import usable_cpus
 from ..options import SharedOptions, check_names
 from ..taskpool import AsyncResult, TaskPool
-from ..wire.remote import dump_error, load_error, of_arguments, without_frames
+from ..wire.remote import dump_error, load_error, not_stopping, of_arguments, without_frames
 from .futures import TaskFuture, settle
 from .life import Life
 
@@ -333,7 +333,7 @@ class _MapResults(Iterator[T]):
         if type(outcome) is not _Raised:
             return outcome  # type: ignore[return-value]
         try:
-            raise outcome.error
+            raise not_stopping(outcome.error)
         finally:
             # the exception's traceback would keep them: the rest would not be cancelled when
             # the iterator is dropped

@@ -20,6 +20,7 @@ from typing import TYPE_CHECKING, Any, Generic, TypeVar
 from ..errors import PoolNotRunning, PoolTerminated
 from ..feeding.chunks import Call
 from ..taskpool import TaskPool
+from ..wire.remote import not_stopping
 from .mapresult import error_of, until_error
 
 T = TypeVar("T")
@@ -203,7 +204,7 @@ class IMapIterator(StandardIterator[T]):
         feed.taken()
         if type(value) is Raised:
             try:
-                raise value.error
+                raise not_stopping(value.error)
             finally:
                 del value  # the exception's traceback would keep it, and it the exception
         if self._chunked:

@@ -129,6 +129,15 @@ def without_frames(error: BaseException) -> BaseException:
     return error.with_traceback(None)
 
 
+def not_stopping(error: BaseException) -> BaseException:
+    """What an iterator raises for the exception of a task: one's StopIteration would end it."""
+    if not isinstance(error, StopIteration):
+        return error
+    meant = RuntimeError("the task raised StopIteration")
+    meant.__cause__ = error
+    return meant
+
+
 def of_arguments(error: BaseException) -> bool:
     """In the parent: whether what a submission has raised is its arguments' own. An Exception
     is; so is an exit, if it was raised while they were pickled and not by a signal handler
