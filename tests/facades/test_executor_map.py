@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 import time
+import weakref
 
 import pytest
 
@@ -120,6 +121,14 @@ def test_map_goes_on_after_an_exception(executor, chunksize, buffersize):
     zero = ZeroDivisionError
     assert list(outcomes(results)) == [1, zero, 0.5, zero, zero, 0.25]
     assert list(results) == []
+
+
+@pytest.mark.parametrize("chunksize", [1, 3])
+def test_map_keeps_no_result_that_it_has_yielded(executor, chunksize):
+    for result in executor().map(tasks.Point, range(5), chunksize=chunksize):
+        gone = weakref.ref(result)
+        del result
+        assert gone() is None
 
 
 @pytest.mark.parametrize("chunksize", [1, 3])

@@ -365,9 +365,7 @@ def _in_order(
     try:
         while futures:
             futures.extend(itertools.islice(submissions, 1))
-            outcome: T | _Raised = _outcome(futures.popleft(), deadline)
-            yield outcome
-            del outcome
+            yield _outcome(futures.popleft(), deadline)
     finally:
         _cancel(futures)
 
