@@ -200,12 +200,13 @@ cdef int run_task(WorkerEnd end, cp_frame *frame, cp_frame *shared, const uint8_
     cdef uint64_t length = 0
     cdef uint16_t flags = 0
     cdef int kind = CP_RESULT
+    cdef bint unpickled = False
     if frame.flags & CP_WANT_ACK:
         worker_reserve(end, 0, &out)
         worker_publish(end, out, CP_ACK, 0, shared)
     try:
         end.current = shared
-        result = call_target(end, frame, payload)
+        result = call_target(end, frame, payload, &unpickled)
         end.current = NULL
         data = outcome(end, result)
         result = None           # what it shares with the arguments goes back before it is told
@@ -213,6 +214,8 @@ cdef int run_task(WorkerEnd end, cp_frame *frame, cp_frame *shared, const uint8_
         end.current = NULL
         if end.fork_generation != fork_generation:
             leave_forked_child(error)
+        if not unpickled:
+            _remote.explain(error)
         kind = CP_ERROR
         if PyErr_GivenExceptionMatches(error, end.leave_on):
             end.leaving = end.errands = True
@@ -240,7 +243,7 @@ cdef int refuse_task(WorkerEnd end, cp_frame *shared) except -1:
     return 0
 
 
-cdef object call_target(WorkerEnd end, cp_frame *frame, const uint8_t *payload):
+cdef object call_target(WorkerEnd end, cp_frame *frame, const uint8_t *payload, bint *unpickled):
     target = args = kwargs = None
     if frame.flags & CP_IN_ARENA:
         args = delivery_load(end.codec, received(end.arguments, <const cp_parcel *> payload))
@@ -254,6 +257,7 @@ cdef object call_target(WorkerEnd end, cp_frame *frame, const uint8_t *payload):
         if frame.flags & CP_KWARGS:
             args, kwargs = args
         target = known_function(end, frame.fid)
+    unpickled[0] = True
     if kwargs is None:
         return PyObject_Call(target, args, NULL)
     return PyObject_Call(target, args, <PyObject *> kwargs)

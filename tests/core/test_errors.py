@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import multiprocessing.pool
 import pickle
+import subprocess
 import traceback
 from concurrent.futures import Future
 
@@ -14,7 +15,18 @@ import celery_pool
 import tasks
 from celery_pool import ExceptionInfo, PoolError, ResultDecodingError, ResultEncodingError, TaskPool
 from guards import wait_until
-from support import DEADLINE, Background, Calls, Recorder, at_rest, failure, named, run_script
+from support import (
+    DEADLINE,
+    PYTHON,
+    Background,
+    Calls,
+    Recorder,
+    at_rest,
+    failure,
+    named,
+    run_script,
+    script_environment,
+)
 
 
 def outcome(p: TaskPool, target, *args):
@@ -428,3 +440,54 @@ def test_a_traceback_that_cannot_be_formatted(pool, monkeypatch):
     assert type(error) is ValueError
     assert str(error) == "text"
     assert "could not be formatted: no loader" in str(error.__cause__)
+
+
+LATE = """
+from celery_pool import Pool, TaskPool
+
+if __name__ == "__main__":
+    with TaskPool(2, context={method!r}) as pool, Pool(1, context={method!r}) as standard:
+
+        def late(x):
+            return x
+
+        class Late:
+            pass
+
+        for result in (
+            pool.apply_async(late, (1,)),
+            pool.apply_async(type, (Late(),)),
+            standard.map_async(late, [1]),
+        ):
+            try:
+                result.get(30)
+            except AttributeError as error:
+                print(error)
+"""
+
+
+def test_what_main_did_not_have_when_the_pool_was_made_names_the_way_out(tmp_path, start_method):
+    script = tmp_path / "script.py"
+    script.write_text(LATE.format(method=start_method))
+    done = subprocess.run(
+        [*PYTHON, script],
+        env=script_environment(),
+        capture_output=True,
+        text=True,
+        timeout=50,
+        check=False,
+    )
+    assert done.stderr == ""
+    told = done.stdout.splitlines()
+    for line, name in zip(told, ["'late'", "'Late'", "'late'"], strict=True):
+        assert name in line
+        assert "_main__'" in line
+        assert line.endswith("Make the pool after this, or with pickler=cloudpickle")
+
+
+def test_an_attribute_error_of_the_task_itself_is_left_alone(pool):
+    p = pool(2, processes=1)
+    text = "Can't get attribute 'x' on <module '__main__'>"
+    with pytest.raises(AttributeError) as caught:
+        p.apply_async(tasks.fail, (AttributeError, text)).get(DEADLINE)
+    assert caught.value.args == (text,)

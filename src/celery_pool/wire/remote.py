@@ -25,6 +25,12 @@ if TYPE_CHECKING:
 
 LONGEST_SHORT_TEXT = 1000
 
+_UNKNOWN_IN_MAIN = (
+    "workers know __main__ as it was when the pool was made, under forkserver and spawn without "
+    "what stands behind `if __name__ == '__main__'`. Make the pool after this, or with "
+    "pickler=cloudpickle"
+)
+
 
 class ReturnedError(Exception):
     """In the worker: the task has returned an ExceptionInfo."""
@@ -52,6 +58,15 @@ class UnpicklableError(PoolError):
             f"{self.type_name}: {self.text} "
             f"(the exception itself did not survive pickling: {self.why})"
         )
+
+
+def explain(error: BaseException) -> None:
+    """In the worker: `error` came while a task was unpickled. Adds to its text what to do if it is
+    because the worker does not know a name of the program's."""
+    if type(error) is AttributeError and len(error.args) == 1:
+        text = error.args[0]
+        if "'__main__'" in text or "'__mp_main__'" in text:
+            error.args = (f"{text}: {_UNKNOWN_IN_MAIN}",)
 
 
 def dump_error(error: BaseException) -> bytes:
