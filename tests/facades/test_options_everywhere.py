@@ -59,7 +59,7 @@ def test_a_closure_by_cloudpickle_and_what_is_going_on(call, start_method):
     )
     assert value == 42
     assert statistics.submitted >= 1
-    assert len(pids) == 2
+    assert 1 <= len(pids) <= 2  # an executor does not wait for all
 
 
 @EVERYWHERE
