@@ -9,6 +9,7 @@ from types import GenericAlias
 
 @cython.final
 @cython.freelist(512)
+@cython.no_gc_clear      # a failure that nobody saw is told when it goes
 cdef class AsyncResult:
     """The outcome, to be, of one task; made by ``apply_async``.
 
@@ -24,6 +25,8 @@ cdef class AsyncResult:
     def __dealloc__(self):
         if CP_DEBUG and self.number:    # else it was never a job
             debug_alive["jobs"] -= 1
+        if CP_UNLIKELY(self.marks & UNSEEN):
+            tell_unseen(self)
 
     @property
     def __class__(self):
@@ -66,6 +69,7 @@ cdef class AsyncResult:
         if not job_ready(self):
             raise ValueError(f"{self!r} not ready")
         job_settle(self)
+        self.marks &= ~<uint16_t> UNSEEN
         return self.outcome == VALUE
 
     def wait(self, timeout=None):
@@ -103,6 +107,7 @@ cdef class AsyncResult:
         job_settle(self)
         if self.outcome == VALUE:
             return self.payload
+        self.marks &= ~<uint16_t> UNSEEN
         raise self.payload
 
 
@@ -214,7 +219,31 @@ cdef int settle_raw(AsyncResult job) except -1:
             raise
         job.payload = _remote.decoding_error(error)
         job.outcome = EXCEPTION
+        mark_unseen(job.core, job)
     return 0
+
+
+cdef inline void mark_unseen(Core core, AsyncResult job) noexcept:
+    """It has failed by itself; who will look? What ends a task from outside is in the log already,
+    or somebody has asked for it."""
+    if job.errbacks is None and not core.overridden and not job.marks & IS_FOREIGN:
+        job.marks |= UNSEEN
+
+
+cdef void tell_unseen(AsyncResult job) noexcept:
+    if job.core.fork_generation != fork_generation or sys.is_finalizing():
+        return
+    try:
+        from celery_pool.wire import unseen
+        if job.outcome == NO_MEMORY:
+            settle_raw(job)
+        outcome = job.payload
+        if type(outcome) is Delivery:
+            outcome = delivery_bytes(outcome)
+        target = None if job.function is None else job.function.target
+        unseen.tell(job.core.logger, job.number, target, job.pid or None, outcome)
+    except BaseException:
+        _errors.report_unraisable("a failure that nobody has looked at could not be logged")
 
 
 cdef bint in_main_thread() except -1:

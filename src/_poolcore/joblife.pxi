@@ -70,6 +70,8 @@ cdef void job_collected(Core core, AsyncResult job) noexcept:
         limits_end(core, job)
     if not success:
         count_outcome(core, job, False)
+        if job.outcome == RAW_ERROR or job.outcome == EXCEPTION or job.outcome == NO_MEMORY:
+            mark_unseen(core, job)
     # a result may fail yet, when it is unpickled: it is counted when that is known, or now
     # if nobody here will look at it
     if (core.overridden or job.errbacks is not None and not (success and job.payload is None)
@@ -152,7 +154,6 @@ cdef inline void forget(AsyncResult job) noexcept:
     job.callbacks = None
     job.errbacks = None
     job.acknowledge = None
-    job.function = None
 
 
 cdef inline void let_keeper_go(Core core) noexcept:

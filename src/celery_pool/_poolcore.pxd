@@ -255,6 +255,7 @@ cdef enum JobMark:
     DOOMED = 64     # killed by us; payload: the reason
     INTERRUPTED = 128   # a KeyboardInterrupt came while its outcome was unpickled
     COUNTED = 256   # among those that succeeded or failed
+    UNSEEN = 512    # it has failed, and nobody has looked
 
 
 @cython.final

@@ -37,7 +37,8 @@ class TaskPool(FacadeSide):
         ``apply_async`` waits; None: no limit.
     :param reap_timeout: seconds that :meth:`reap` waits for the first result if
         none is there; None: not at all.
-    :param logger: for callbacks that raise and what happens to workers: deaths and limits
+    :param logger: for callbacks that raise, failures that nobody has looked at when their
+        results go (ERROR), and what happens to workers: deaths and limits
         that hit (WARNING), starts that fail and the end of the pool (ERROR), restarts and
         tasks ended by hand (INFO), ends as planned (DEBUG); records have the facts as attributes:
         `event`, `pid`, `exitcode`, `signal`, `tid`, `function`. Default: the logger
@@ -356,7 +357,7 @@ class TaskPool(FacadeSide):
 
     @property
     def logger(self) -> logging.Logger:
-        """For callbacks that raise and what happens to workers."""
+        """For callbacks that raise, failures that nobody saw, and what happens to workers."""
         return self._core.logger
 
     @logger.setter

@@ -218,6 +218,23 @@ def only_here(error: type[BaseException] = ValueError) -> OnlyHere:
     return OnlyHere(error)
 
 
+class Trap(Exception):
+    """Leaves a file where it is unpickled."""
+
+    def __init__(self, path: str) -> None:
+        self.path = path
+
+    def __str__(self) -> str:
+        return "snap"
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return append, (self.path, "unpickled")
+
+
+def fail_with_a_trap(path: str) -> NoReturn:
+    raise Trap(path)
+
+
 class RaisesWhenPickled:
     def __init__(self, error: type[BaseException]) -> None:
         self.error = error

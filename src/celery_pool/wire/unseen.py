@@ -1,0 +1,44 @@
+"""Failures that nobody has looked at, told when their results go."""
+
+from __future__ import annotations
+
+import pickle
+
+from ..einfo import traceback_text
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    import logging
+    from collections.abc import Callable, Hashable
+    from typing import Any
+
+
+def tell(
+    logger: logging.Logger,
+    tid: Hashable,
+    target: Callable[..., Any] | None,
+    pid: int | None,
+    outcome: bytes | BaseException,
+) -> None:
+    """Called by a destructor, so no code of the user's runs but the logger's.
+
+    :param target: None: it has travelled with its task.
+    :param outcome: the exception, or what remote.dump_error has made of it, of which only the
+        texts are unpickled.
+    """
+    if isinstance(outcome, BaseException):
+        kind = f"{type(outcome).__module__}.{type(outcome).__qualname__}"
+        text, traceback = str(outcome), traceback_text(outcome)
+    else:
+        kind, text, traceback, *_ = pickle.loads(outcome)
+    name = None if target is None else f"{target.__module__}.{target.__qualname__}"
+    logger.error(
+        "task %s%s has failed and nobody has looked at its outcome: %s: %s\n%s",
+        tid,
+        "" if name is None else f" ({name})",
+        kind.removeprefix("builtins."),
+        text,
+        traceback.rstrip(),
+        extra={"event": "unseen", "tid": tid, "function": name, "pid": pid}
+        | {"exitcode": None, "signal": None},
+    )
