@@ -22,7 +22,7 @@ import logging
 import warnings
 from collections.abc import Callable
 from pickle import PicklingError
-from typing import TYPE_CHECKING, Any, Unpack
+from typing import TYPE_CHECKING, Any, Unpack, cast
 
 import cloudpickle
 import joblib
@@ -75,7 +75,7 @@ class CeleryPoolBackend(AutoBatchingMixin, ParallelBackendBase):  # type: ignore
         self._pool_options = pool_options
         self._pool: TaskPool | None = None
         self._n_jobs = 1
-        self._options: dict[str, Any] = {}
+        self._options: WorkerOptions = {}
         self.parallel: Any = None
 
     def effective_n_jobs(self, n_jobs: int | None) -> int:
@@ -122,12 +122,13 @@ class CeleryPoolBackend(AutoBatchingMixin, ParallelBackendBase):  # type: ignore
             raise FallbackToBackend(SequentialBackend(nesting_level=self.nesting_level))
         self.parallel = parallel
         self._n_jobs = n_jobs
-        self._options = {"context": context, **self._pool_options, **pool_options}
+        given = {"context": context, **self._pool_options, **pool_options}
+        self._options = cast(WorkerOptions, given)  # TaskPool checks the names
         self._start()
         return n_jobs
 
     def _start(self) -> None:
-        options: dict[str, Any] = {
+        options: WorkerOptions = {
             "blas_threads": self.inner_max_num_threads or "auto",
             "leave_timeout": LEAVE_TIMEOUT,
             "pickler": cloudpickle,
