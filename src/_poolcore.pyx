@@ -40,6 +40,8 @@ include "_poolcore/lists.pxi"
 include "_poolcore/backlog.pxi"
 include "_poolcore/job.pxi"
 include "_poolcore/joblife.pxi"
+include "_poolcore/future.pxi"
+include "_poolcore/futurewait.pxi"
 # ---- verbs: what happens to every task ----
 include "_poolcore/state.pxi"
 include "_poolcore/given.pxi"

@@ -89,6 +89,8 @@ cdef inline bint others_wait(Core core) noexcept:
 
 
 cdef int run_what_is_due(Core core, AsyncResult job) except -1:
+    if job.marks & OF_FUTURE:
+        return call_back(core, job.callbacks._invoke_callbacks, ())
     if core.overridden:
         core.delivering = job
         return call_back(core, core.keeper.on_return, (

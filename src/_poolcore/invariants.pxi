@@ -30,6 +30,9 @@ cdef int check_invariants(Core core) except -1:
         at = (<AsyncResult> at).next
     if in_outbox > core.waiting_callbacks:
         raise AssertionError(f"{in_outbox} wait for their callbacks, counted {core.waiting_callbacks}")
+    if not core.due.count <= core.untold <= core.waiting_callbacks:
+        raise AssertionError(
+            f"{core.due.count} due to be told, counted {core.untold}, {core.waiting_callbacks} undelivered")
     if core.submitted != core.in_flight + core.collected or core.collected != core.reaped + core.waiting_callbacks:
         raise AssertionError(
             f"{core.submitted} submitted, {core.in_flight} in flight, {core.collected} collected, "

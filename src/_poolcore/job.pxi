@@ -82,6 +82,8 @@ cdef class AsyncResult:
     def cancel(self):
         """Takes the task back if it has not started: it never runs, and fails with
         TaskCancelled (a concurrent.futures.CancelledError). Returns whether so."""
+        if self.marks & OF_FUTURE and self.callbacks is not None:
+            return self.callbacks.cancel()
         check_process(self.core)
         return cancel(self, _errors.TaskCancelled, {})
 
@@ -225,8 +227,8 @@ cdef int settle_raw(AsyncResult job) except -1:
 
 cdef inline void mark_unseen(Core core, AsyncResult job) noexcept:
     """It has failed by itself; who will look? What ends a task from outside is in the log already,
-    or somebody has asked for it."""
-    if job.errbacks is None and not core.overridden and not job.marks & IS_FOREIGN:
+    or somebody has asked for it. A future is silent, as those of concurrent.futures are."""
+    if job.errbacks is None and not core.overridden and not job.marks & (IS_FOREIGN | OF_FUTURE):
         job.marks |= UNSEEN
 
 

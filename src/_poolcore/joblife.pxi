@@ -74,17 +74,25 @@ cdef void job_collected(Core core, AsyncResult job) noexcept:
             mark_unseen(core, job)
     # a result may fail yet, when it is unpickled: it is counted when that is known, or now
     # if nobody here will look at it
-    if (core.overridden or job.errbacks is not None and not (success and job.payload is None)
+    if job.marks & OF_FUTURE:
+        if future_ended(job):
+            job.state = COLLECTED
+            core.waiting_callbacks += 1
+            core.untold += 1
+            if not future_withholds(job):
+                jobs_append(&core.due, job)
+            return
+    elif (core.overridden or job.errbacks is not None and not (success and job.payload is None)
             or success and job.callbacks is not None or job.marks & (ACK_DUE | IS_FOREIGN)):
         job.state = COLLECTED
         core.waiting_callbacks += 1
         enqueue(core, job)
-    else:
-        job.state = FINISHED
-        core.reaped += 1
-        count_outcome(core, job, success)
-        PyObject_GC_Track(<PyObject *> job)
-        bury_later(core, job)   # what it holds is let go when the state is whole
+        return
+    job.state = FINISHED
+    core.reaped += 1
+    count_outcome(core, job, success)
+    PyObject_GC_Track(<PyObject *> job)
+    bury_later(core, job)       # what it holds is let go when the state is whole
 
 
 cdef inline void count_outcome(Core core, AsyncResult job, bint success) noexcept:

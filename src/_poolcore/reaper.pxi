@@ -18,12 +18,13 @@ cdef int run_reaper(Core core) except -1:
         while not reaper_is_done(core):
             collect(core, False)
             notify(core)
-            if core.callbacks_in != CALLER_ONLY:
-                # a SystemExit of a callback ends in threading.excepthook, but not the reaper
-                try:
+            # a SystemExit of a callback ends in threading.excepthook, but not the reaper
+            try:
+                tell_due(core)
+                if core.callbacks_in != CALLER_ONLY:
                     dispatch(core, core.outbox.count)
-                except BaseException as error:
-                    _errors.report_in_thread(error)
+            except BaseException as error:
+                _errors.report_in_thread(error)
             wait_as_reaper(core, &w)
     finally:
         core.reaper.waiter = NULL
@@ -70,7 +71,8 @@ cdef void keep_away(Core core) noexcept nogil:
 
 cdef inline bint reaper_is_done(Core core) noexcept:
     """It is to end, and has delivered what is its to deliver."""
-    return core.reaper.stop and (core.outbox.first == NULL or core.callbacks_in == CALLER_ONLY)
+    return core.reaper.stop and core.untold == 0 and (
+        core.outbox.first == NULL or core.callbacks_in == CALLER_ONLY)
 
 
 cdef void call_reaper(Core core) noexcept:

@@ -64,6 +64,8 @@ cdef AsyncResult submit(Core core, object target, object args, object kwargs,
     job.function = function
     job.flags = flags
     job.number = fresh_number(core)
+    if options is not None:
+        job.marks = options.marks
     core.bytes_in_flight += size
     if limits is not None:
         job.limits = limits
@@ -129,6 +131,15 @@ cdef int wait_for_slot(Core core, uint64_t size, Options options) except -1:
 @cython.final
 cdef class Options:
     """What apply_async may be asked for besides."""
+
+
+cdef Options options_of_futures():
+    cdef Options options = Options.__new__(Options)
+    options.slot_deadline = -1
+    options.marks = OF_FUTURE
+    return options
+
+cdef Options _of_future = options_of_futures()
 
 
 cdef Options options_of(Core core, object soft_timeout, object timeout, object expires,

@@ -78,6 +78,15 @@ cdef class TaskPoolBase:
         """
         return add_foreign(self.core, result, callbacks, errbacks, tid, meta, self)
 
+    def _submit_future(self, kind, owner, target, args, kwargs):
+        """For the facades beside: as apply_async(), but returns a JobFuture, of the class
+        `kind`. Its callbacks run in the reaper; whoever waits for it collects.
+
+        :param owner: its ``failure_of(error, job)`` returns what the future raises of
+            what ended the task."""
+        return new_future(
+            kind, submit(self.core, target, args, kwargs, None, None, None, None, self, _of_future), owner)
+
     def full(self):
         """True if the number in flight has reached the limit; constant time."""
         return self.core.in_flight >= self.core.limit

@@ -21,6 +21,7 @@ cdef int64_t LONGEST_SLEEP = 1000000000
 
 cdef bint holds(Core core, Waiter *w) noexcept:
     cdef AsyncResult job
+    cdef JobFuture future
     if w.kind == WAIT_SLOT:
         return core.state != RUNNING or (
             (not core.waiting.starving or w.inside_dispatch or w == first_for_a_slot(core)) and
@@ -31,12 +32,18 @@ cdef bint holds(Core core, Waiter *w) noexcept:
     if w.kind == WAIT_COLLECTED:
         return core.collected > w.target or core.in_flight == 0
     if w.kind == WAIT_JOB:
-        job = <AsyncResult> w.job
+        job = <AsyncResult> w.subject
         if job.state == FINISHED or (w.inside_dispatch and job.state != PENDING):
             return True
-        return job.state == COLLECTED and core.dispatcher == 0 and core.callbacks_in != REAPER_ONLY
+        return (job.marks & QUEUED and job.state == COLLECTED and core.dispatcher == 0 and
+                core.callbacks_in != REAPER_ONLY)
     if w.kind == WAIT_DECODED:
-        return not (<AsyncResult> w.job).marks & DECODING
+        return not (<AsyncResult> w.subject).marks & DECODING
+    if w.kind == WAIT_FUTURE:
+        future = <JobFuture> w.subject
+        return future_is_over(future) and not (w.target and future.due)
+    if w.kind == WAIT_EVENT:
+        return (<HelpingEvent> w.subject).happened
     if w.kind == WAIT_DISPATCHER:
         return core.dispatcher == 0
     if w.kind == WAIT_DRAINED:
@@ -44,7 +51,7 @@ cdef bint holds(Core core, Waiter *w) noexcept:
     if w.kind == WAIT_LOOP:
         return core.loop.listens and (
             core.collected != core.loop.seen or core.outbox.first != NULL and core.dispatcher == 0)
-    return reaper_is_done(core) or (
+    return reaper_is_done(core) or core.due.first != NULL or (
         core.outbox.first != NULL and core.dispatcher == 0 and core.callbacks_in != CALLER_ONLY)
 
 
@@ -115,14 +122,14 @@ cdef inline void kick_leader(Core core) noexcept:
     cp_bell_ring(core.bell[1])
 
 
-cdef int wait_for(Core core, WaitKind kind, AsyncResult job, uint64_t target, int64_t deadline) except -1:
+cdef int wait_for(Core core, WaitKind kind, object subject, uint64_t target, int64_t deadline) except -1:
     """1 once the condition holds; 0 past the deadline (see deadline_after)."""
     cdef Waiter w
     cdef int64_t left = -1
     cdef int64_t next_poll
     memset(&w, 0, sizeof(w))
     w.kind = kind
-    w.job = <PyObject *> job
+    w.subject = <PyObject *> subject
     w.target = target
     w.thread = PyThread_get_thread_ident()
     w.inside_dispatch = inside_dispatch(core)
@@ -133,6 +140,8 @@ cdef int wait_for(Core core, WaitKind kind, AsyncResult job, uint64_t target, in
             collect(core, True)
             if not w.inside_dispatch and core.callbacks_in != REAPER_ONLY:
                 help_dispatch(core, &w)
+            if kind == WAIT_EVENT or kind == WAIT_FUTURE:
+                tell_due(core)
             notify(core)
             if holds(core, &w):
                 return 1
@@ -158,8 +167,8 @@ cdef int help_dispatch(Core core, Waiter *w) except -1:
     if dispatches_inline(w):
         dispatch(core, core.outbox.count)
     elif w.kind == WAIT_JOB and core.dispatcher == 0:
-        job = <AsyncResult> w.job
-        if job.state == COLLECTED:
+        job = <AsyncResult> w.subject
+        if job.marks & QUEUED and job.state == COLLECTED:
             dispatch_one(core, job)
     return 0
 

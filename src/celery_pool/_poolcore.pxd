@@ -256,6 +256,7 @@ cdef enum JobMark:
     INTERRUPTED = 128   # a KeyboardInterrupt came while its outcome was unpickled
     COUNTED = 256   # among those that succeeded or failed
     UNSEEN = 512    # it has failed, and nobody has looked
+    OF_FUTURE = 1024    # its outcome is a future's; callbacks: that, once it may have to be told
 
 
 @cython.final
@@ -296,6 +297,47 @@ cdef class Acceptance:
     cdef object accept          # accept_callback(pid, time_accepted)
 
 
+# ---- future ----
+
+cdef enum FutureState:
+    FOLLOWS             # its job
+    SAID_RUNNING        # by somebody, and so no more to be cancelled
+    SAID_CANCELLED      # by somebody; none of ours
+    CANCEL_NOTIFIED     # cancelled
+    HAS_ENDED           # its outcome is here
+
+
+cdef class JobFuture:
+    cdef AsyncResult job            # None once the outcome is here, if it ever had one
+    cdef object owner               # failure_of(error, job): what it makes of what ended the task
+    cdef object value
+    cdef object error
+    cdef FutureWaiters waiters      # None until somebody looks
+    cdef list callbacks             # the same
+    cdef AsyncResult withheld       # its job, collected while somebody held it
+    cdef uint32_t holds             # of its condition
+    cdef bint due                   # the job is collected, and its waiters are to be told
+    cdef uint8_t state
+
+
+# ---- futurewait ----
+
+@cython.final
+cdef class FutureCondition:
+    cdef JobFuture future           # None: of one that is done
+    cdef Core core
+
+
+cdef class FutureWaiters(list):
+    cdef Core core                  # None: of a future that was done when somebody looked
+
+
+@cython.final
+cdef class HelpingEvent:
+    cdef Core core
+    cdef bint happened
+
+
 # ---- lists ----
 
 cdef struct Jobs:
@@ -315,6 +357,8 @@ cdef enum WaitKind:
     WAIT_REAPED         # `reaped` has passed the target
     WAIT_COLLECTED      # `collected` has (inside a callback)
     WAIT_JOB            # a job is ready, or its callbacks are ours to run
+    WAIT_FUTURE         # a future is done; with a target: and its waiters have been told
+    WAIT_EVENT          # a HelpingEvent has happened
     WAIT_DECODED        # another thread has decoded a job's outcome
     WAIT_DRAINED        # nothing pending
     WAIT_DISPATCHER     # nobody runs callbacks
@@ -326,9 +370,9 @@ cdef struct Waiter:
     WaitKind kind
     bint inside_dispatch
     bint woken
-    PyObject *job           # borrowed
+    PyObject *subject       # job, future or event, borrowed
     unsigned long thread
-    uint64_t target         # a count; of WAIT_SLOT: bytes of the arguments
+    uint64_t target         # a count; of WAIT_SLOT: bytes of the arguments; of WAIT_FUTURE: see there
     cp_word since           # of WAIT_SLOT: when it first slept, ns; 0: it has not. Set without the GIL
     PyThread_type_lock lock # of a follower, while it sleeps
     Waiter *next
@@ -449,6 +493,8 @@ cdef class Core:
 
     # jobs, by where they are besides the journals
     cdef Backlog backlog            # backlog.pxi; its length is anybody's
+    cdef Jobs due                   # collected, its future's waiters are to be told (joblife, future, futurewait)
+    cdef uint64_t untold            # those, and some that somebody holds or is about to tell of
     cdef Jobs outbox                # collected, its callbacks have not begun (joblife, dispatch, lookup)
     cdef Jobs grave                 # finished in collect; references to be dropped (joblife)
     cdef dict foreign               # tid -> job that add() has queued, until its callbacks have returned (foreign)
@@ -503,6 +549,7 @@ cdef class Options:
     cdef Limits limits          # instead of the pool's
     cdef object accept          # accept_callback or None
     cdef int64_t slot_deadline  # see deadline_after; 0: do not wait for a slot
+    cdef uint16_t marks         # of the job
 
 
 # ---- taskpool ----

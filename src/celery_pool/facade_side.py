@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable
 from multiprocessing.context import BaseContext
 
-from ._poolcore import AsyncResult, TaskPoolBase, check_callable
+from ._poolcore import AsyncResult, JobFuture, TaskPoolBase, check_callable
 from .wire.remote import without_frames
 
 TYPE_CHECKING = False
@@ -120,3 +120,6 @@ class FacadeSide(TaskPoolBase):
         """For a repr: with the state and what is in flight, and `what` between them."""
         core = self._core
         return f"{core.state_name()} {what} in_flight={core.in_flight}"
+
+
+__all__ = ["FacadeSide", "JobFuture"]

@@ -1,7 +1,7 @@
 """TaskPoolExecutor: :class:`concurrent.futures.Executor` over :class:`TaskPool`.
 
-The parts: `submit` makes a future and hands it to ``apply_async`` as the job's meta;
-the pool's reaper settles it. `Life` is what of an executor outlives it.
+The parts: a future follows the job of its task and is settled by who looks at it.
+`Life` is what of an executor outlives it.
 """
 
 from __future__ import annotations
@@ -13,7 +13,6 @@ import time
 from collections import deque
 from collections.abc import Callable, Generator, Iterable, Iterator
 from concurrent.futures import CancelledError, Executor, Future
-from concurrent.futures._base import PENDING
 from multiprocessing.context import BaseContext
 from typing import TYPE_CHECKING, Any, ParamSpec, TypeVar, Unpack
 
@@ -30,7 +29,7 @@ from ..host.cpus import usable_cpus
 from ..options import SharedOptions, check_names
 from ..taskpool import AsyncResult, TaskPool
 from ..wire.remote import dump_error, load_error, not_stopping, of_arguments, without_frames
-from .futures import TaskFuture, settle
+from .futures import TaskFuture
 from .life import Life
 
 if TYPE_CHECKING:
@@ -68,6 +67,10 @@ class TaskPoolExecutor(Executor):
     :param logger: as :class:`TaskPool`'s.
     :param options: :class:`PoolOptions`, but for `callbacks_in`, and with SIGINT alone for
         `shield` and an hour for `start_timeout`.
+
+    Who waits for a future, by its methods or those of :mod:`concurrent.futures`, collects
+    results meanwhile; results are unpickled by the thread that looks at them first, or
+    that tells those who wait.
 
     Done callbacks run in a background thread of this process, one after the other;
     those of a future that is cancelled, in the thread that cancels it. They may
@@ -122,8 +125,7 @@ class TaskPoolExecutor(Executor):
         self._max_workers = pool.processes
         self._mp_context = pool._context
         self._life = Life(pool, lost_breaks_pool)
-        self._apply: Callable[..., AsyncResult[Any]] | None = None  # once it has started
-        self._failed = self._life.failed
+        self._submit: Callable[..., TaskFuture[Any]] | None = None  # once it has started
 
     def submit(self, fn: Callable[P, T], /, *args: P.args, **kwargs: P.kwargs) -> Future[T]:
         """Runs ``fn(*args, **kwargs)`` in a worker; returns a :class:`TaskFuture`.
@@ -135,12 +137,11 @@ class TaskPoolExecutor(Executor):
         :raises RuntimeError: after :meth:`shutdown`.
         :raises WrongProcess: in a forked child.
         """
-        future: TaskFuture[T] = TaskFuture()
-        apply = self._apply
-        if apply is None:
-            apply = self._apply = self._life.begin()
+        submit = self._submit
+        if submit is None:
+            submit = self._submit = self._life.begin()
         try:
-            job = apply(fn, args, kwargs or None, settle, self._failed, None, future)
+            return submit(TaskFuture, self._life, fn, args, kwargs or None)
         except (PoolClosed, PoolTerminated, PoolNotRunning, CrashLoopError, StartError) as error:
             raise self._life.refusal() from error
         except WrongProcess:
@@ -148,12 +149,9 @@ class TaskPoolExecutor(Executor):
         except BaseException as error:
             if not of_arguments(error):
                 raise
+            future: TaskFuture[T] = TaskFuture.__new__(TaskFuture)
             future.set_exception(without_frames(error))
             return future
-        future._job = job
-        if future._state != PENDING:
-            future._job = None
-        return future
 
     def map(
         self,
@@ -250,6 +248,7 @@ class TaskPoolExecutor(Executor):
             life.shut()
             life.broken = life.broken or f"the workers were {what}"
             life.cancel_pending()
+            life.ended_by_force()
             if what == "terminated":
                 for job in life.pool._pending_jobs():
                     job.terminate(signal.SIGTERM)

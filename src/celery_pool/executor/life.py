@@ -8,8 +8,7 @@ from __future__ import annotations
 
 import os
 import threading
-from collections.abc import Callable
-from concurrent.futures._base import PENDING
+from collections.abc import Callable, Hashable
 from concurrent.futures.process import BrokenProcessPool
 from multiprocessing.pool import RemoteTraceback  # type: ignore[attr-defined]
 from queue import SimpleQueue
@@ -19,7 +18,6 @@ from ..errors import (
     CrashLoopError,
     PoolTerminated,
     StartError,
-    TaskCancelled,
     TaskTerminated,
     WorkerLostError,
 )
@@ -38,6 +36,7 @@ class Life:
         self.told: SimpleQueue[None] = SimpleQueue()
         self.broken: str | None = None
         self._lost_breaks_pool = lost_breaks_pool
+        self._forced: frozenset[Hashable] = frozenset()  # tids of what ran when it was broken
         self._shut = False
         self._lock = threading.RLock()  # of the start; a signal handler may shut down
         self._closer: threading.Thread | None = None
@@ -46,7 +45,7 @@ class Life:
     def in_own_process(self) -> bool:
         return self._pid == os.getpid()
 
-    def begin(self) -> Callable[..., AsyncResult[Any]]:
+    def begin(self) -> Callable[..., TaskFuture[Any]]:
         """Starts the workers, once; returns what submits tasks."""
         pool = self.pool
         pool._check_process()
@@ -69,7 +68,7 @@ class Life:
                     self.broken = f"the workers could not be started: {error}"
                     pool.terminate()
                     raise self.refusal() from error
-        return pool.apply_async
+        return pool._submit_future
 
     def _close_when_told(self) -> None:
         try:
@@ -100,10 +99,11 @@ class Life:
 
     def cancel_pending(self) -> None:
         for job in self.pool._pending_jobs():
-            future: TaskFuture[Any] = job.meta
-            if future._job is None and future._state == PENDING:  # submit() is about to
-                future._job = job
-            future.cancel()
+            job.cancel()
+
+    def ended_by_force(self) -> None:
+        """What is in flight is about to be ended, since the executor is."""
+        self._forced |= {job.tid for job in self.pool._pending_jobs()}
 
     def why_broken(self) -> str | None:
         if self.broken is None:
@@ -118,20 +118,17 @@ class Life:
             return RuntimeError(_AFTER_EXIT)
         return RuntimeError(_AFTER_SHUTDOWN)
 
-    def failed(self, error: BaseException, future: TaskFuture[Any]) -> None:
-        """Errback of every task."""
-        future._job = None
-        if type(error.__cause__) is not RemoteTraceback:  # not raised by the task
-            if isinstance(error, TaskCancelled):
-                return  # by the future itself, which knows
-            if isinstance(error, WorkerLostError) and self._lost_breaks_pool:
-                self.broken = self.broken or str(error)
-                error = _broken_by(error)
-            elif isinstance(error, (PoolTerminated, CrashLoopError, StartError)) or (
-                isinstance(error, (TaskTerminated, WorkerLostError)) and self.broken
-            ):
-                error = _broken_by(error)
-        future.set_exception(error)
+    def failure_of(self, error: BaseException, job: AsyncResult[Any]) -> BaseException:
+        """What the future of a task that was ended by `error` raises."""
+        if type(error.__cause__) is RemoteTraceback:  # raised by the task
+            return error
+        if isinstance(error, (PoolTerminated, CrashLoopError, StartError)):
+            return _broken_by(error)
+        if isinstance(error, WorkerLostError) and self._lost_breaks_pool:
+            return _broken_by(error)
+        if isinstance(error, (TaskTerminated, WorkerLostError)) and job.tid in self._forced:
+            return _broken_by(error)
+        return error
 
 
 def _broken_by(error: BaseException) -> BrokenProcessPool:
