@@ -65,5 +65,6 @@ include "_poolcore/invariants.pxi"
 # ---- doors: what Python sees ----
 include "_poolcore/core.pxi"
 include "_poolcore/taskpool.pxi"
+include "_poolcore/awaiting.pxi"
 # ---- the child ----
 include "_poolcore/workerend.pxi"

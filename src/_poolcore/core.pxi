@@ -333,6 +333,15 @@ cdef class Core:
         check_process(self)
         return watched_fd(self)
 
+    @property
+    def crowded(self):
+        """Whether somebody waits in the loop for a slot: who comes now waits behind."""
+        return self.loop.crowded
+
+    @crowded.setter
+    def crowded(self, bint crowded):
+        self.loop.crowded = crowded
+
     def hush(self):
         """The loop looks by itself, by poll(), until listen(): its descriptor need
         not tell it anything."""

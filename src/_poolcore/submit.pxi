@@ -133,6 +133,9 @@ cdef class Options:
     """What apply_async may be asked for besides."""
 
 
+cdef Options _at_once = Options.__new__(Options)    # block=False
+
+
 cdef Options options_of_futures():
     cdef Options options = Options.__new__(Options)
     options.slot_deadline = -1

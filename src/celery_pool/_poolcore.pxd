@@ -457,6 +457,7 @@ cdef struct Loop:
     Waiter *waiter                  # NULL: there is no event loop
     bint listens                    # it is not looking by itself just now
     bint rung                       # its bell is
+    bint crowded                    # somebody waits there for a slot (it says so)
     uint64_t seen                   # collected when it last looked
     uint64_t lookout_at             # when the reaper looks by the clock, CLOCK_MONOTONIC ns; 0: at once
     int bell[2]                     # for what comes over no ring
@@ -557,6 +558,14 @@ cdef class Options:
 cdef class TaskPoolBase:
     cdef object __weakref__
     cdef Core core
+
+
+# ---- awaiting ----
+
+cdef class AwaitedBase:
+    cdef public TaskPoolBase _pool
+    cdef public object _loop            # that it belongs to, or None
+    cdef public object _looking
 
 
 # ---- foreign ----

@@ -1,3 +1,4 @@
+import asyncio
 import concurrent.futures
 import datetime
 import enum
@@ -8,6 +9,8 @@ from typing import Any, Final, Protocol, TypeVar, final
 
 from typing_extensions import Buffer
 
+from .aio.looking import Looking
+from .taskpool import TaskPool
 from .wire.picklers import Pickler
 
 _T = TypeVar("_T")
@@ -160,6 +163,7 @@ class Options: ...
 @final
 class Core:
     state: int
+    crowded: bool
     limit: int | None
     supervisor_bell: int
     ring_size: Final[int]
@@ -302,6 +306,20 @@ class TaskPoolBase:
     def full(self) -> bool: ...
     def wait_for_result(self) -> int: ...
     def reap(self, timeout: float | None = ...) -> int: ...
+
+class AwaitedBase:
+    _pool: TaskPool
+    _loop: asyncio.AbstractEventLoop | None
+    _looking: Looking
+    def _submit_now(
+        self,
+        fn: Callable[..., Any],
+        args: Iterable[Any],
+        kwargs: Mapping[str, Any] | None,
+    ) -> AsyncResult[Any] | None: ...
+
+def succeed(value: Any, future: asyncio.Future[Any]) -> None: ...
+def fail(error: BaseException, future: asyncio.Future[Any]) -> None: ...
 
 @final
 class WorkerEnd:

@@ -8,7 +8,15 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable
 from multiprocessing.context import BaseContext
 
-from ._poolcore import AsyncResult, JobFuture, TaskPoolBase, check_callable
+from ._poolcore import (
+    AsyncResult,
+    AwaitedBase,
+    JobFuture,
+    TaskPoolBase,
+    check_callable,
+    fail,
+    succeed,
+)
 from .wire.remote import without_frames
 
 TYPE_CHECKING = False
@@ -38,6 +46,9 @@ if TYPE_CHECKING:
         @property
         def reaped(self) -> int:
             """How many have ended, callbacks included."""
+
+        #: Somebody waits in the loop for a slot: who comes now waits behind.
+        crowded: bool
 
         def hush(self) -> object:
             """The loop looks by itself, by poll(), until listen()."""
@@ -122,4 +133,4 @@ class FacadeSide(TaskPoolBase):
         return f"{core.state_name()} {what} in_flight={core.in_flight}"
 
 
-__all__ = ["FacadeSide", "JobFuture"]
+__all__ = ["AwaitedBase", "FacadeSide", "JobFuture", "fail", "succeed"]

@@ -11,13 +11,14 @@ from types import TracebackType
 from typing import Any, ParamSpec, Self, TypeVar, Unpack
 
 from ..errors import PoolFull, PoolNotRunning, PoolRunning
+from ..facade_side import AwaitedBase, fail, succeed
 from ..options import WorkerOptions, check_names
 from ..reports import Statistics
 from ..taskpool import AsyncResult, TaskPool
 from .looking import Looking
 from .slots import Slots
 from .streams import Stream
-from .threads import fail, in_thread, succeed
+from .threads import in_thread
 
 P = ParamSpec("P")
 T = TypeVar("T")
@@ -25,7 +26,7 @@ T = TypeVar("T")
 _NO_OPTIONS: dict[str, Any] = {}
 
 
-class AsyncTaskPool:
+class AsyncTaskPool(AwaitedBase):
     """A :class:`TaskPool` whose results are awaited.
 
     ::
@@ -67,7 +68,7 @@ class AsyncTaskPool:
         self._side = self._pool._loop_side()
         self._slots = Slots(limit)
         self._looking = Looking(self._slots.after_reap)
-        self._loop: asyncio.AbstractEventLoop | None = None
+        self._loop = None
         self._starting = False
 
     # ---- life ----
@@ -304,22 +305,34 @@ class AsyncTaskPool:
         kwargs: Mapping[str, Any] | None,
         options: dict[str, Any],
     ) -> Any:
+        job = None if options else self._submit_now(fn, args, kwargs)
+        if job is None:
+            job = await self._submit_in_turn(fn, args, kwargs, options)
+        try:
+            return await job.meta
+        except (asyncio.CancelledError, GeneratorExit):
+            future = job.meta
+            if not future.get_loop().is_closed():
+                future.cancel()  # else its loop would complain that nobody takes the error
+            self._abandon(job)
+            raise
+
+    async def _submit_in_turn(
+        self,
+        fn: Callable[..., Any],
+        args: Iterable[Any],
+        kwargs: Mapping[str, Any] | None,
+        options: dict[str, Any],
+    ) -> AsyncResult[Any]:
+        """As _submit_now(), behind those who wait for a slot."""
         future: asyncio.Future[Any] = self._check_loop().create_future()
         if self._slots.all_taken():
             await self._slots.wait()
         while True:
             try:
-                job = self._place(fn, args, kwargs, succeed, fail, future, options)
-                break
+                return self._place(fn, args, kwargs, succeed, fail, future, options)
             except PoolFull:  # max_bytes
                 await self._slots.wait_in_front()
-        try:
-            return await future
-        except (asyncio.CancelledError, GeneratorExit):
-            if not future.get_loop().is_closed():
-                future.cancel()  # else its loop would complain that nobody takes the error
-            self._abandon(job)
-            raise
 
     async def _stream(
         self,

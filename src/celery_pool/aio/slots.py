@@ -32,6 +32,11 @@ class Slots:
         self._side = side
         self.granted = 0
         self._full_at = -1
+        self._say_who_waits()
+
+    def _say_who_waits(self) -> None:
+        """So that submissions know; after every change of `waiting` and `granted`."""
+        self._side.crowded = bool(self.waiting or self.granted)
 
     def set_limit(self, limit: int | None) -> None:
         self._limit = sys.maxsize if limit is None else limit
@@ -54,6 +59,7 @@ class Slots:
         self._full_at = self._side.reaped
         waiter: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         self.waiting.appendleft(waiter)
+        self._say_who_waits()
         await self._granted_to(waiter)
 
     async def _granted_to(self, waiter: asyncio.Future[None]) -> None:
@@ -68,6 +74,7 @@ class Slots:
                 waiter.cancel()
             raise
         self.granted -= 1
+        self._say_who_waits()
 
     def grant(self) -> None:
         """Gives free slots to those who wait; a pool that takes no tasks tells each so."""
@@ -79,6 +86,7 @@ class Slots:
                 waiter.set_result(None)
         if not waiting:
             self._full_at = -1
+        self._say_who_waits()
 
     async def drained(self) -> None:
         """Waits until nothing is pending."""

@@ -1,4 +1,4 @@
-"""Outcomes on their way to asyncio futures, and what is waited for in a thread."""
+"""What an event loop waits for that takes a thread."""
 
 from __future__ import annotations
 
@@ -7,19 +7,9 @@ import threading
 from collections.abc import Callable
 from typing import Any, TypeVar
 
-from ..wire.remote import not_stopping
+from ..facade_side import fail, succeed
 
 T = TypeVar("T")
-
-
-def succeed(value: Any, future: asyncio.Future[Any]) -> None:
-    if not future.done():
-        future.set_result(value)
-
-
-def fail(error: BaseException, future: asyncio.Future[Any]) -> None:
-    if not future.done():
-        future.set_exception(not_stopping(error))  # it takes no StopIteration
 
 
 async def in_thread(
