@@ -67,7 +67,8 @@ def violations(module, source):
     for node in ast.walk(tree):
         if not isinstance(node, ast.Attribute):
             continue
-        mine = isinstance(node.value, ast.Name) and node.value.id in ("self", "cls", "os")
+        owner = node.value.func if isinstance(node.value, ast.Call) else node.value
+        mine = isinstance(owner, ast.Name) and owner.id in ("self", "cls", "os", "super")
         if room in FACADES and node.attr in ("_core", "_supervisor"):
             yield f"{module}:{node.lineno} touches {node.attr}"
         if room in GUESTS and not mine and node.attr.startswith("_") and node.attr[1] != "_":
