@@ -100,7 +100,7 @@ cdef extern from "<unistd.h>" nogil:
 
 
 cdef extern from "_poolcore/shield.h" nogil:
-    int cp_shield(int, int)
+    int cp_shield(int, int, int)
     bint cp_is_shielded(int)
 
 cdef extern from "_poolcore/wait.h" nogil:

@@ -99,10 +99,11 @@ def die_with(int lifeline):
     return cp_die_with(lifeline) == 0
 
 
-def shield(int signum, long owner):
-    """This signal does not end this process, unless the process `owner` or this one itself has
-    sent it; SIGINT never does. A process that is executed here does not inherit that."""
-    check_fd(cp_shield(signum, <int> owner))
+def shield(int signum, long owner, bint over=False):
+    """This signal does not reach this process, unless the process `owner` or this one itself has
+    sent it: then it ends it, but for SIGINT, or gets to the handler that is there now, if the shield
+    is raised `over` that. A process that is executed here does not inherit it."""
+    check_fd(cp_shield(signum, <int> owner, over))
 
 
 def is_shielded(int signum):

@@ -13,6 +13,7 @@ import pytest
 import tasks
 from celery_pool import Pool, TaskPool
 from guards import wait_until
+from processes import in_forked_child
 from support import DEADLINE, PYTHON, Gate, is_gone, script_environment
 
 METHODS = ["fork", "forkserver", "spawn"]
@@ -141,6 +142,54 @@ def test_which_signals_are_kept_off_is_an_option(pool) -> None:
     kill(pid, signal.SIGUSR2)
     assert p.apply_async(tasks.pid).get(DEADLINE) == pid
     kill(pid, signal.SIGTERM)
+    wait_until(lambda: is_gone(pid), DEADLINE)
+
+
+heard: list[int] = []
+
+
+def hear_signals() -> None:
+    for number in GROUP:
+        signal.signal(number, lambda signum, frame: heard.append(signum))
+
+
+def reset_signals() -> None:
+    for number in GROUP:
+        signal.signal(number, signal.SIG_DFL)
+
+
+def what_was_heard() -> list[int]:
+    return heard
+
+
+def what_a_child_hears() -> list[int]:
+    return in_forked_child(lambda: [signal.raise_signal(n) for n in GROUP] and heard)
+
+
+def test_handlers_of_an_initializer_get_what_the_program_sends(pool) -> None:
+    p = pool(1, initializer=hear_signals)
+    (pid,) = p.get_worker_pids()
+    for signum in GROUP:
+        kill(pid, signum)
+    assert p.apply_async(what_was_heard).get(DEADLINE) == []
+    for signum in GROUP:
+        os.kill(pid, signum)
+    wait_until(lambda: sorted(p.apply_async(what_was_heard).get(DEADLINE)) == sorted(GROUP))
+    assert p.get_worker_pids() == [pid]
+
+
+def test_handlers_of_an_initializer_are_what_tasks_start_with(pool) -> None:
+    p = pool(1, initializer=hear_signals)
+    assert p.apply_async(what_a_child_hears).get(DEADLINE) == ("returned", GROUP)
+
+
+def test_an_initializer_that_resets_signals(pool) -> None:
+    p = pool(1, initializer=reset_signals)
+    (pid,) = p.get_worker_pids()
+    for signum in GROUP:
+        kill(pid, signum)
+    assert p.apply_async(tasks.pid).get(DEADLINE) == pid
+    os.kill(pid, signal.SIGTERM)
     wait_until(lambda: is_gone(pid), DEADLINE)
 
 

@@ -35,10 +35,19 @@ def raise_shield(shield: tuple[int, ...], owner: int) -> None:
     def lower() -> None:
         for number in shield:
             if _poolcore.is_shielded(number):
-                _signal.signal(number, default_handler(number))
+                _signal.signal(number, _signal.getsignal(number))
         go_on()
 
     os.register_at_fork(before=hold_back, after_in_parent=go_on, after_in_child=lower)
+
+
+def raise_shield_again(shield: tuple[int, ...], owner: int) -> None:
+    """Over the handlers that an initializer has set: they get what the process `owner` sends, and
+    not what the group gets. Signals that it ignores stay so."""
+    for number in shield:
+        handler = _signal.getsignal(number)
+        if not _poolcore.is_shielded(number) and handler != _signal.SIG_IGN:
+            _poolcore.shield(number, owner, handler not in (_signal.SIG_DFL, None))
 
 
 def default_handler(number: int) -> Any:

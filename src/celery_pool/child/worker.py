@@ -20,7 +20,7 @@ from ..wire import picklers
 from ..wire.remote import dump_error
 from . import current
 from .plan import ATTACH_FAILED, GROUP_SIGNALS, WorkerFds, WorkerPlan, stack_signal
-from .shield import default_handler, raise_shield
+from .shield import default_handler, raise_shield, raise_shield_again
 
 
 def worker_main(
@@ -67,7 +67,8 @@ def worker_main(
     except BaseException as error:
         end.start_failed(dump_error(error))
         return
-    # after the initializer, which may have another idea of that signal
+    # after the initializer, which may have another idea of these signals
+    raise_shield_again(plan.shield, plan.owner)
     _signal.signal(plan.soft_signal, soft_limit_handler(end, plan.soft_limit_error))
     end.hello()
     try:
