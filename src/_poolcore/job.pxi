@@ -91,7 +91,8 @@ cdef class AsyncResult:
         """Ends the task, and nothing but it: it fails with TaskTerminated.
 
         A running one's worker gets `signum` and, if it has not ended after `grace`
-        seconds, SIGKILL (None: the pool's ``kill_grace``); another worker takes its place.
+        seconds, SIGKILL (None: the pool's ``kill_grace``); another worker takes its place. The
+        pool's `soft_signal` raises its `soft_limit_error` in the task, which may clean up.
         One that has not started never does. Its end is reported within 0.2 s, however long the
         worker takes. Returns False if the task has ended already, or its end is decided: the
         first decision stands."""

@@ -43,6 +43,7 @@ cdef bint terminate(AsyncResult job, object signum, object grace) except -1:
     if channel is None or not doom(core, job, (
             _errors.TaskTerminated, {"pid": channel.pid, "signum": int(signum)})):
         return False
+    cp_publish(&channel.header.soft_tid, job.number)    # whose it is if it is the soft limit's signal
     core.sentences.append((channel, "terminated", job_record(job), int(signum), grace))
     attention(core)
     return True

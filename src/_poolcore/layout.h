@@ -39,7 +39,7 @@ typedef struct {
     uint32_t abi;                           /* the same */
     uint32_t header_size;                   /* the same: sizeof(cp_header) */
     uint64_t ring_size;                     /* parent, before the start; both rings */
-    cp_word soft_tid;                       /* parent: the task that its soft-limit signal means; worker reads */
+    cp_word soft_tid;                       /* parent: the task that the soft limit's signal means; worker reads */
     _Alignas(CP_LINE) cp_word worker_epoch; /* worker: its park epoch, 0 while awake; parent reads */
     cp_indices submission;
     cp_indices completion;

@@ -85,7 +85,7 @@ cdef class WorkerEnd:
         if self.current == NULL:
             return False
         tid = cp_observe(&self.header.soft_tid)
-        return cp_peek(&self.current.claim) == cp_claim(tid, CP_CLAIMED)
+        return cp_claim_tid(cp_peek(&self.current.claim)) == tid
 
     def complete_all(self):
         """Ends every task that waits with None, without calling it; returns how

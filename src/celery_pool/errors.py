@@ -163,6 +163,9 @@ class TaskTerminated(PoolError):
 class SoftTimeLimitExceeded(PoolError):
     """Raised inside a task that has run for its ``soft_timeout``."""
 
+    def __str__(self) -> str:
+        return super().__str__() or "the task has run for its soft_timeout"
+
 
 class TimeLimitExceeded(PoolError):
     """The task ran for longer than its ``timeout`` and was killed.

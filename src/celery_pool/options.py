@@ -154,7 +154,7 @@ class PoolOptions(WorkerOptions, total=False):
     :param soft_timeout: seconds after its start when SoftTimeLimitExceeded is raised
         inside a task; None: no limit. A task may have its own.
     :param soft_signal: the signal that carries it to the worker; default: SIGUSR1.
-    :param soft_limit_error: the class that is raised by it, if another one.
+    :param soft_limit_error: the class that is raised by it, if another one; without arguments.
     :param soft_limit_repeat: seconds after which it is raised again in a task that goes on;
         None: never.
     :param on_soft_timeout: called as ``on_soft_timeout(tid)`` when a soft limit has been

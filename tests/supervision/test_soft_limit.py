@@ -6,18 +6,20 @@ import signal
 import threading
 import time
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import pytest
 
 import tasks
-from celery_pool import SoftTimeLimitExceeded, TaskPool, TimeLimitExceeded
+from celery_pool import SoftTimeLimitExceeded, TaskPool, TaskTerminated, TimeLimitExceeded
 from guards import wait_until
 from support import DEADLINE, Gate
 
 
 class TooSlow(Exception):
-    pass
+    def __str__(self) -> str:
+        return "too slow"
 
 
 def take_the_signal() -> None:
@@ -49,8 +51,29 @@ def test_a_task_that_resets_the_signal(pool, caplog) -> None:
 
 def test_an_error_of_ones_own(pool) -> None:
     p = pool(1, soft_timeout=0.1, soft_limit_error=TooSlow)
-    with pytest.raises(TooSlow, match="soft_timeout"):
+    with pytest.raises(TooSlow, match="too slow"):
         p.apply_async(time.sleep, (60,)).get(DEADLINE)
+
+
+def tidy_up(begun: str, tidy: str) -> None:
+    try:
+        Path(begun).touch()
+        time.sleep(60)
+    except SoftTimeLimitExceeded:
+        Path(tidy).touch()
+
+
+def test_a_task_that_is_terminated_by_the_soft_limits_signal(pool, tmp_path: Path) -> None:
+    """It may clean up, and is terminated all the same."""
+    p = pool(1, kill_grace=3 * DEADLINE)
+    begun, tidy = tmp_path / "begun", tmp_path / "tidy"
+    r = p.apply_async(tidy_up, (str(begun), str(tidy)))
+    wait_until(begun.exists)
+    assert r.terminate(signal.SIGUSR1)
+    with pytest.raises(TaskTerminated):
+        r.get(DEADLINE)
+    wait_until(tidy.exists)
+    assert p.apply_async(tasks.pid).get(DEADLINE) != r.worker_pid
 
 
 @pytest.mark.parametrize("error", [int, "ValueError", ValueError("x"), None])

@@ -96,7 +96,7 @@ def soft_limit_handler(
     def handler(signum: int, frame: FrameType | None) -> None:
         # it may come late: then its task is over, and another one may run
         if end.soft_limit_meant():
-            raise error("the task has run for its soft_timeout")
+            raise error
 
     return handler
 
