@@ -17,9 +17,9 @@ from pathlib import Path
 from typing import Any
 
 import kombu.pools
+from celery import Celery
 from celery.result import AsyncResult
 
-from celery import Celery
 from guards import descendants, wait_until
 from support import script_environment
 
@@ -124,6 +124,15 @@ class Client:
     def await_state(self, result: AsyncResult, *states: str) -> None:
         wait_until(lambda: result.state in states, DEADLINE, f"one of {states}")
 
+    def await_active(self, count: int = 1) -> list[dict[str, Any]]:
+        """Until the worker knows of so many tasks that run."""
+
+        def active() -> list[dict[str, Any]]:
+            found = [one for one in self.inspect("active") if one["worker_pid"]]
+            return found if len(found) >= count else []
+
+        return wait_until(active, DEADLINE, f"{count} active")
+
     def inspect(self, what: str, *args: Any) -> Any:
         """Of the only worker."""
         (answer,) = self.control("inspect", what, *args).values()
@@ -184,8 +193,13 @@ class Worker:
             "PYTHONWARNINGS": "default",
             **(environment or {}),
         }
-        self._command = [sys.executable, "-m", "celery", "-A", "celery_app", "worker"]
-        self._command += ["-l", "INFO", *options]
+        self._command: list[str | Path] = [
+            Path(sys.executable).with_name("celery"),
+            "-A",
+            "celery_app",
+            "worker",
+        ]
+        self._command += ["-l", "INFO", "--without-mingle", "--without-gossip", *options]
         with self.log_path.open("wb") as log:
             self.process = subprocess.Popen(
                 self._command,
@@ -242,10 +256,11 @@ class Worker:
         return self
 
     def __exit__(self, kind: object, *_: object) -> None:
-        if kind is not None:
-            print(self.log)  # beside the failure
-        if self.process.poll() is None and kind is None:
-            self.stop()
-        with contextlib.suppress(ProcessLookupError):
-            os.killpg(self.pid, signal.SIGKILL)
-        self.process.wait()
+        print(self.log)  # to be seen beside a failure
+        try:
+            if self.process.poll() is None and kind is None:
+                self.stop()
+        finally:
+            with contextlib.suppress(ProcessLookupError):
+                os.killpg(self.pid, signal.SIGKILL)
+            self.process.wait()

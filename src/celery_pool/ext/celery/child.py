@@ -17,9 +17,9 @@ from billiard.common import (
 )
 from billiard.process import BaseProcess, _children, _set_current_process
 from billiard.util import set_pdeathsig
+from celery import platforms
 from celery.app import trace
 
-from celery import platforms
 from celery_pool import current_worker
 
 Destructor = Callable[[int, int], object]
