@@ -17,6 +17,9 @@ from celery import Celery, signals
 app = Celery("celery_app")
 app.conf.update(json.loads(os.environ.get("CELERY_TEST_CONF", "{}")))
 
+if os.environ.get("CELERY_TEST_BAD_START") == "import" and multiprocessing.parent_process():
+    raise RuntimeError("no database")
+
 DIRECTORY = Path(os.environ.get("CELERY_TEST_DIRECTORY", "."))
 
 
@@ -171,8 +174,8 @@ def note(name: str, *words: object) -> None:
 def process_begins(**_: object) -> None:
     note("begun")
     time.sleep(float(os.environ.get("CELERY_TEST_SLOW_START", "0")))
-    if "CELERY_TEST_BAD_START" in os.environ:
-        raise RuntimeError("no database")
+    if os.environ.get("CELERY_TEST_BAD_START") == "exit":
+        os._exit(3)
 
 
 @signals.worker_process_shutdown.connect
