@@ -36,6 +36,33 @@ def test_one_that_is_killed(site, worker, client, gate) -> None:
     assert client.call("pid") != pid
 
 
+def test_the_template_is_killed(redis_site, worker, client, gate) -> None:
+    """Who runs a task does not notice, and who is needed comes from another one."""
+    worker("-c", "1", "--max-tasks-per-child", "3")
+    template = client.call("ask_parent")
+    r = client.send("pass_gate")
+    (pid,) = gate.await_tasks()
+    os.kill(template, signal.SIGKILL)
+    wait_until(lambda: is_gone(template))
+    gate.open()
+    assert client.get(r) == pid
+    assert client.call("pid") == pid
+    assert client.call("ask_parent") != template
+    assert client.call("pid") != pid
+
+
+def test_one_that_dies_idle_again_and_again(redis_site, worker, client) -> None:
+    """The worker ends and says why."""
+    w = worker("-c", "1", conf={"celery_pool": {"max_restarts": 2}})
+    (pid,) = pids(client)
+    os.kill(pid, signal.SIGKILL)
+    for number in (1, 2):
+        line = w.await_log(r"worker \d+ has taken a dead one's place", times=number)
+        os.kill(int(line.split()[1]), signal.SIGKILL)
+    assert w.wait() == 1
+    assert "The worker stops: CrashLoopError" in w.log
+
+
 def test_tasks_that_kill_their_process(redis_site, worker, client) -> None:
     worker("-c", "2")
     bad = [client.send("end_by", int(signal.SIGKILL)) for _ in range(20)]

@@ -157,6 +157,11 @@ def identity() -> dict[str, Any]:
 
 
 @app.task
+def ask_parent() -> int:
+    return os.getppid()
+
+
+@app.task
 def version() -> str:
     return VERSION
 
