@@ -93,14 +93,16 @@ cdef void notify(Core core) noexcept:
         first = first_for_a_slot(core)
         core.waiting.starving = first != NULL and has_starved(first)
     while w != NULL:
-        if not w.woken and (holds(core, w) or has_callbacks_to_run(core, w)):
+        if holds(core, w) or has_callbacks_to_run(core, w):
             if w.kind == WAIT_SLOT and core.state == RUNNING:
-                # no more of them than there are slots
+                # no more of them than there are slots; who has been woken is about to take one
                 slots += 1
                 if slots > core.limit - core.in_flight:
                     w = w.next
                     continue
-            if w == core.reaper.waiter:
+            if w.woken:
+                pass
+            elif w == core.reaper.waiter:
                 call_reaper(core)
             elif w.kind == WAIT_LOOP:
                 ring_loop(core)
