@@ -62,12 +62,15 @@ cdef object add_foreign(Core core, object result, object callbacks, object errba
 
 cdef int admit_foreign(Core core, object tid, object result) except -1:
     """Returns when there is a slot, and nothing speaks against it."""
+    cdef bint wait
     check_running(core)
     check_unused(core, tid, result)
-    while no_slot(core, 0):
+    wait = no_slot(core, 0)
+    while wait:
         wait_for_slot(core, 0, None)
         check_running(core)
-        check_unused(core, tid, result)
+        check_unused(core, tid, result)     # may run code that is not ours
+        wait = no_room(core, 0)             # else it is our turn, whoever waits behind us
     return 0
 
 

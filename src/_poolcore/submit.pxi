@@ -100,10 +100,14 @@ cdef AsyncResult submit_ended(Core core, object error, object callbacks, object 
     return job
 
 
-cdef inline bint no_slot(Core core, uint64_t size) noexcept:
+cdef inline bint no_room(Core core, uint64_t size) noexcept:
     return (core.in_flight >= core.limit or core.bytes_in_flight + size > core.max_bytes or
-            core.waiting.starving and not inside_dispatch(core) or
             core.waiting_callbacks >= core.limit and not inside_dispatch(core))
+
+
+cdef inline bint no_slot(Core core, uint64_t size) noexcept:
+    """For one that comes: if somebody has waited for long, there is none."""
+    return no_room(core, size) or core.waiting.starving and not inside_dispatch(core)
 
 
 cdef inline bint others_may_have_ended(Core core) noexcept:

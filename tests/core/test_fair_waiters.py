@@ -7,12 +7,13 @@ import os
 import sys
 import threading
 import time
+from concurrent.futures import Future
 
 import tasks
 from celery_pool import PoolFull
 from guards import wait_until
 from processes import sleeps
-from support import DEADLINE, Gate
+from support import DEADLINE, Background, Gate
 
 THREADS = 16
 
@@ -122,3 +123,21 @@ def test_one_that_sleeps_at_the_doorbell_comes_first(pool, gate, tmp_path):
     assert served[0].get(DEADLINE) == 7
     first.get(DEADLINE)
     assert not barged
+
+
+def test_a_foreign_result_is_added_in_its_turn(pool, gate):
+    """And does not make way for who waits behind it."""
+    p = pool(1)
+    first = p.apply_async(tasks.pass_gate, (gate.path,))
+    future = Future()
+    one = Background(p.add, future)
+    wait_until(lambda: waiting(p) == 1, DEADLINE)
+    other = Background(p.apply_async, tasks.same, (7,))
+    wait_until(lambda: waiting(p) == 2, DEADLINE)
+    time.sleep(0.02)  # both have waited for so long that their order counts
+    gate.open()
+    one.result()
+    assert not other.done  # the slot is the future's
+    future.set_result(None)
+    assert other.result().get(DEADLINE) == 7
+    first.get(DEADLINE)
