@@ -2,7 +2,7 @@
 
 A fault costs exactly the task that it hits. `LETHAL` says how the worker ends:
 (exit code, the key under which statistics() counts it); what is not in there the
-worker survives.
+worker survives: signals of others it is shielded from.
 """
 
 from __future__ import annotations
@@ -26,6 +26,7 @@ FROM_OUTSIDE = (
     "SIGSTOP, SIGKILL",
     "SIGSTOP, SIGCONT",
     "SIGKILL of the template",
+    "SIGTERM by somebody else",
 )
 
 #: A task is at the place: it fails with WorkerLostError if the fault is lethal.

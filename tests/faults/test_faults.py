@@ -7,6 +7,7 @@ import importlib
 import os
 import signal
 import statistics
+import subprocess
 import threading
 import time
 from collections import Counter
@@ -148,11 +149,7 @@ class Scene:
         """The fault; returns when it was done."""
         fault = self.case.fault
         if fault not in fault_table.BY_THE_WORKER:
-            if fault == "SIGKILL of the template":
-                os.kill(self.template, signal.SIGKILL)
-            else:
-                for name in fault.split(", "):
-                    os.kill(pid, signal.Signals[name])
+            inflict(fault, pid, self.template)
             start = time.monotonic()
         else:
             start = os.stat(f"{self.gate.path}.at.{pid}").st_mtime - time.time() + time.monotonic()
@@ -196,6 +193,17 @@ class Scene:
             exits.subtract(signal=1)  # it was faster than we are
             exits.update(failed_start=1)
         assert +exits == self.exits
+
+
+def inflict(fault: str, pid: int, template: int) -> None:
+    """One that comes from outside."""
+    if fault == "SIGKILL of the template":
+        os.kill(template, signal.SIGKILL)
+    elif fault == "SIGTERM by somebody else":
+        subprocess.run(["kill", "-TERM", str(pid)], check=True)
+    else:
+        for name in fault.split(", "):
+            os.kill(pid, signal.Signals[name])
 
 
 def parent_of(pid: int) -> int:
@@ -311,11 +319,7 @@ def test_fault_while_waiting_for_completion_room(pool, tmp_path, fault):
     # the ring holds five of them; the sixth has run and waits
     wait_until(lambda: len(marks_in(log)) >= 6 and is_asleep(pid), DEADLINE, "a full ring")
     assert len(marks_in(log)) == 6
-    if fault == "SIGKILL of the template":
-        os.kill(template, signal.SIGKILL)
-    else:
-        for name in fault.split(", "):
-            os.kill(pid, signal.Signals[name])
+    inflict(fault, pid, template)
     if fault in LETHAL:
         wait_until(lambda: pid not in p.get_worker_pids() and p.get_worker_pids(), DEADLINE)
     go_on.set()
