@@ -9,6 +9,8 @@ from collections.abc import Mapping
 from workloads.facades import ROWS
 
 OURS = "celery_pool"
+OUR_POOL = "celery_pool.Pool"
+OUR_EXECUTOR = "celery_pool.TaskPoolExecutor"
 POOL = "multiprocessing"
 FUTURES = "concurrent.futures"
 PRODUCTS = (OURS, POOL, FUTURES, "billiard", "loky", "pebble", "mpire")
@@ -47,7 +49,17 @@ PLAN: Plan = {
         "1,000 µs": (OURS, POOL, "unpooled"),
         "10,000 µs": (OURS, POOL, "unpooled"),
     },
-    "skewed": {ALL_CASES: (OURS, POOL, FUTURES)},
+    "skewed": {
+        f"{long}{by}, in flight {limit}": contenders
+        for by, contenders in {
+            "": (OURS, OUR_EXECUTOR, POOL, FUTURES),
+            ", 4 submitters": (OURS, OUR_EXECUTOR, POOL, FUTURES),
+            ", imap_unordered": (OUR_POOL, POOL),
+            ", asyncio": (OURS, POOL, FUTURES),
+        }.items()
+        for long in ("one long", "two long, 4 workers")
+        for limit in ("8", "64", "1,000")
+    },
     "many_workers": {ALL_CASES: (OURS, POOL)},
     "startup": {ALL_CASES: (OURS, POOL, FUTURES)},
     "payload": {

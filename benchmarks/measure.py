@@ -39,6 +39,7 @@ class Parameters:
     busy: bool = False  # the submitter computes between them
     long_tasks: int = 0  # that hold a worker for the whole measurement
     submitters: int = 1  # threads
+    by: str = "submit"  # by what tasks are given, or "imap_unordered" or "asyncio"
     iterations: int = 0  # of task_bodies.burn
     kills: float = 0.0  # workers killed a second
     recycle: int = 0  # tasks after which a worker is replaced; 0: never

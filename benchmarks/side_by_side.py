@@ -184,6 +184,7 @@ def can_run(contender: type[Contender], workload: Workload, parameters: Paramete
         (contender.only is None or workload.name in contender.only)
         and (parameters.kills == 0 or contender.survives_kill)
         and (parameters.recycle == 0 or contender.recycles)
+        and (parameters.by != "imap_unordered" or contender.draws)
     )
 
 

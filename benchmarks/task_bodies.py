@@ -3,7 +3,7 @@
 import functools
 import itertools
 import time
-from typing import Any
+from typing import Any, NamedTuple
 
 
 def noop(*args: Any) -> None:
@@ -48,6 +48,20 @@ def spin(seconds: float) -> None:
 def nap(seconds: float) -> None:
     """Holds a worker without using its core."""
     time.sleep(seconds)
+
+
+class Item(NamedTuple):
+    """What `take_item` is to do, and when it was drawn from its iterable."""
+
+    seconds: float
+    drawn: float
+    long: bool
+
+
+def take_item(item: Item) -> Item:
+    """Holds a worker if it is long, else uses its core."""
+    (nap if item.long else spin)(item.seconds)
+    return item
 
 
 _calls = itertools.count(1)

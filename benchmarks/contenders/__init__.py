@@ -6,6 +6,8 @@ from contenders.base import Contender
 
 MODULES = {
     "celery_pool": "ours",
+    "celery_pool.Pool": "ours_pool",
+    "celery_pool.TaskPoolExecutor": "ours_executor",
     "multiprocessing": "multiprocessing_pool",
     "concurrent.futures": "futures_executor",
     "billiard": "billiard_pool",

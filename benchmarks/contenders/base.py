@@ -7,7 +7,7 @@ import asyncio
 import contextlib
 import functools
 import threading
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Iterator
 from concurrent.futures import Future
 from typing import Any, ClassVar, NamedTuple, Protocol
 
@@ -73,6 +73,7 @@ class Contender(abc.ABC):
     only: ClassVar[frozenset[str] | None] = None
     survives_kill: ClassVar[bool] = False  # a worker killed by SIGKILL costs its task only
     recycles: ClassVar[bool] = False  # replaces a worker after so many tasks
+    draws: ClassVar[bool] = False  # has imap_unordered
 
     recycle: int = 0  # tasks after which a worker is replaced; 0: never
 
@@ -108,6 +109,10 @@ class Contender(abc.ABC):
     @abc.abstractmethod
     def round_trip(self, function: Function, args: tuple[Any, ...]) -> Any:
         """Submits one task and waits for its result."""
+
+    def unordered(self, function: Function, items: Iterable[Any]) -> Iterator[Any]:
+        """The function's results for the items, as they come; for pools that draw."""
+        raise NotImplementedError(f"{self.name} has no imap_unordered")
 
     @abc.abstractmethod
     def close(self) -> None:
@@ -192,6 +197,7 @@ class Unlimited(Contender):
 class PoolLike(Unlimited):
     """multiprocessing's Pool and those that took over its interface."""
 
+    draws = True
     _pool: Any
 
     def _send(self, task: Task) -> None:
@@ -200,6 +206,9 @@ class PoolLike(Unlimited):
 
     def round_trip(self, function: Function, args: tuple[Any, ...]) -> Any:
         return self._pool.apply_async(function, args).get()
+
+    def unordered(self, function: Function, items: Iterable[Any]) -> Iterator[Any]:
+        return iter(self._pool.imap_unordered(function, items))
 
     def close(self) -> None:
         self._pool.terminate()

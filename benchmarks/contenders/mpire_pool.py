@@ -8,6 +8,7 @@ from contenders.base import PoolLike
 class MpirePool(PoolLike):
     name = "mpire"
     distribution = "mpire"
+    draws = False  # its imap_unordered is one of its own
 
     def _open(self, processes: int, context: str) -> None:
         self._pool = WorkerPool(n_jobs=processes, start_method=context)
