@@ -133,7 +133,7 @@ def test_the_program_itself_may_end_a_worker(pool) -> None:
 
 def kill(pid: int, signum: int) -> None:
     """By a process that is not the pool's."""
-    subprocess.run(["kill", f"-{int(signum)}", str(pid)], check=True)
+    subprocess.run(["sh", "-c", f"kill -{int(signum)} {pid}"], check=True)
 
 
 def test_which_signals_are_kept_off_is_an_option(pool) -> None:
