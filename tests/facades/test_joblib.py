@@ -196,10 +196,7 @@ import sys
 from joblib import Parallel, delayed
 from celery_pool.ext.joblib import register
 
-def nested_loop(backend):
-    from celery_pool.ext.joblib import register
-    register()
-    return Parallel(n_jobs=2, backend=backend)(delayed(pow)(i, 2) for i in range(2))
+from joblib_targets import nested_loop
 
 if __name__ == "__main__":
     register()

@@ -7,7 +7,6 @@ import importlib
 import os
 import signal
 import statistics
-import subprocess
 import threading
 import time
 from collections import Counter
@@ -23,6 +22,7 @@ import tasks
 from celery_pool import TaskPool, WorkerLostError
 from fault_table import CASES, IN_A_CALLBACK, IN_A_TASK, LETHAL, ON_THE_WAY, Case
 from guards import wait_until
+from processes import signalled_by_another
 from support import DEADLINE, Background, Calls, Gate, at_rest
 
 pytestmark = pytest.mark.timeout(30)
@@ -200,7 +200,7 @@ def inflict(fault: str, pid: int, template: int) -> None:
     if fault == "SIGKILL of the template":
         os.kill(template, signal.SIGKILL)
     elif fault == "SIGTERM by somebody else":
-        subprocess.run(["kill", "-TERM", str(pid)], check=True)
+        signalled_by_another(pid, signal.SIGTERM)
     else:
         for name in fault.split(", "):
             os.kill(pid, signal.Signals[name])

@@ -6,7 +6,6 @@ import contextlib
 import os
 import random
 import signal
-import subprocess
 import threading
 import time
 from collections import Counter
@@ -16,6 +15,7 @@ from typing import NamedTuple
 
 from celery_pool import TaskPool
 from guards import descendants
+from processes import signalled_by_another
 from soak_board import Board
 from soak_load import Load
 
@@ -239,11 +239,7 @@ class Chaos:
     def signal_group(self, rng: random.Random) -> bool:
         number = rng.choice(GROUP_SIGNALS)
         self.signalled[number] += 1
-        subprocess.run(
-            ["kill", f"-{number.name[3:]}", "--", str(-os.getpgrp())],
-            check=True,
-            start_new_session=True,
-        )
+        signalled_by_another(-os.getpgrp(), number)
         # those of one number that wait for their handler count as one
         return self.wait_for(lambda: self.received == self.signalled)
 

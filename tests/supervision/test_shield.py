@@ -13,7 +13,7 @@ import pytest
 import tasks
 from celery_pool import Pool, TaskPool
 from guards import wait_until
-from processes import in_forked_child
+from processes import in_forked_child, signalled_by_another
 from support import DEADLINE, PYTHON, Gate, is_gone, script_environment
 
 METHODS = ["fork", "forkserver", "spawn"]
@@ -75,10 +75,11 @@ def test_a_consumer_drains_after_a_signal_to_its_group(
 
 
 AGAIN = """
-import os, signal, subprocess, sys, time
+import os, signal, sys, time
 from multiprocessing import resource_tracker
 import tasks
 from celery_pool import TaskPool
+from processes import signalled_by_another
 from support import is_gone, stays
 
 def main():
@@ -89,8 +90,7 @@ def main():
     pool.run()
     tracker = resource_tracker._resource_tracker._pid
     for number in numbers:
-        kill = ["kill", f"-{int(number)}", "--", f"-{os.getpid()}"]
-        subprocess.run(kill, check=True, start_new_session=True)
+        signalled_by_another(-os.getpid(), number)
     assert stays(lambda: not is_gone(tracker))
     old = pool.get_worker_pids()
     pool.renew()
@@ -131,17 +131,12 @@ def test_the_program_itself_may_end_a_worker(pool) -> None:
         wait_until(lambda pid=pid: is_gone(pid), DEADLINE)
 
 
-def kill(pid: int, signum: int) -> None:
-    """By a process that is not the pool's."""
-    subprocess.run(["sh", "-c", f"kill -{int(signum)} {pid}"], check=True)
-
-
 def test_which_signals_are_kept_off_is_an_option(pool) -> None:
     p = pool(1, shield=[signal.SIGUSR2])
     (pid,) = p.get_worker_pids()
-    kill(pid, signal.SIGUSR2)
+    signalled_by_another(pid, signal.SIGUSR2)
     assert p.apply_async(tasks.pid).get(DEADLINE) == pid
-    kill(pid, signal.SIGTERM)
+    signalled_by_another(pid, signal.SIGTERM)
     wait_until(lambda: is_gone(pid), DEADLINE)
 
 
@@ -170,7 +165,7 @@ def test_handlers_of_an_initializer_get_what_the_program_sends(pool) -> None:
     p = pool(1, initializer=hear_signals)
     (pid,) = p.get_worker_pids()
     for signum in GROUP:
-        kill(pid, signum)
+        signalled_by_another(pid, signum)
     assert p.apply_async(what_was_heard).get(DEADLINE) == []
     for signum in GROUP:
         os.kill(pid, signum)
@@ -187,7 +182,7 @@ def test_an_initializer_that_resets_signals(pool) -> None:
     p = pool(1, initializer=reset_signals)
     (pid,) = p.get_worker_pids()
     for signum in GROUP:
-        kill(pid, signum)
+        signalled_by_another(pid, signum)
     assert p.apply_async(tasks.pid).get(DEADLINE) == pid
     os.kill(pid, signal.SIGTERM)
     wait_until(lambda: is_gone(pid), DEADLINE)
@@ -196,7 +191,7 @@ def test_an_initializer_that_resets_signals(pool) -> None:
 def test_workers_of_pool_go_as_the_standard_librarys_do() -> None:
     with Pool(1) as p:
         pid = p.apply(tasks.pid)
-        kill(pid, signal.SIGTERM)
+        signalled_by_another(pid, signal.SIGTERM)
         wait_until(lambda: is_gone(pid), DEADLINE)
         assert p.apply(tasks.pid) != pid
 

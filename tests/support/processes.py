@@ -3,12 +3,19 @@
 import os
 import pickle
 import signal
+import subprocess
 import time
 import traceback
 import warnings
 from pathlib import Path
 
 from support import DEADLINE
+
+
+def signalled_by_another(pid: int, signum: int) -> None:
+    """By a process that is not ours, in a session of its own. `pid`: negative, a group's. By the
+    shell, since not every system has the program."""
+    subprocess.run(["sh", "-c", f"kill -{int(signum)} {pid}"], check=True, start_new_session=True)
 
 
 def in_forked_child(function, deadline=DEADLINE):
