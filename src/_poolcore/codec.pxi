@@ -109,6 +109,9 @@ cdef object encode(Codec codec, object value):
         except Exception:
             raise error
         return data
+    except BaseException as error:      # an exit: see remote.of_arguments
+        error.raised_by_pickle = True
+        raise
     return gather
 
 

@@ -59,7 +59,7 @@ def test_the_environment(pool, start_method, threads):
 @pytest.mark.parametrize("processes", [1, 2, 100])
 def test_auto_shares_the_cpus_out(processes):
     p = TaskPool(None, processes=processes, blas_threads="auto")
-    assert p._options.plan(processes).blas_threads == max(1, usable_cpus() // processes)
+    assert p._settings.plan(processes).blas_threads == max(1, usable_cpus() // processes)
 
 
 def test_auto_goes_by_the_processes_of_now(pool):

@@ -159,12 +159,7 @@ def of_arguments(error: BaseException) -> bool:
     elsewhere. A Ctrl-C is the user's."""
     if isinstance(error, (Exception, KeyboardInterrupt)):
         return isinstance(error, Exception)
-    tb = error.__traceback__
-    while tb is not None:
-        if tb.tb_frame.f_code.co_filename.endswith("codec.pxi"):
-            return True
-        tb = tb.tb_next
-    return False
+    return hasattr(error, "raised_by_pickle")  # codec.pxi's mark
 
 
 def encoding_error(error: Exception, result: object) -> ResultEncodingError:

@@ -24,13 +24,15 @@ def tell(
 
     :param target: None: it has travelled with its task.
     :param outcome: the exception, or what remote.dump_error has made of it, of which only the
-        texts are unpickled.
+        texts are unpickled. A Ctrl-C, which whoever is at the terminal knows of, is not told.
     """
     if isinstance(outcome, BaseException):
         kind = f"{type(outcome).__module__}.{type(outcome).__qualname__}"
         text, traceback = str(outcome), traceback_text(outcome)
     else:
         kind, text, traceback, *_ = pickle.loads(outcome)
+    if kind == "builtins.KeyboardInterrupt":
+        return
     name = None if target is None else f"{target.__module__}.{target.__qualname__}"
     logger.error(
         "task %s%s has failed and nobody has looked at its outcome: %s: %s\n%s",
