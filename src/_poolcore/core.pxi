@@ -306,7 +306,8 @@ cdef class Core:
     def add_ended(self, error, callbacks, errbacks, meta, keeper):
         """A job that has ended already, with `error`, or with None as its result; its
         callbacks are dispatched like those of every other. Never waits for a slot."""
-        return submit_ended(self, error, callbacks, errbacks, meta, keeper)
+        return submit_ended(self, error, checked_callables(self, callbacks, "callback(result, meta)"),
+                            checked_callables(self, errbacks, "errback(exc, meta)"), meta, keeper, 0)
 
     def recover(self, Channel channel not None, reason, bint requeue=True):
         """Gives up a worker that is dead for certain.

@@ -38,6 +38,8 @@ cdef extern from "Python.h":
     PyObject *PyUnicode_DecodeASCII(const char *, Py_ssize_t, const char *) except NULL
     PyObject *PyBytes_New "PyBytes_FromStringAndSize"(const char *, Py_ssize_t) except NULL
     object PyTuple_New(Py_ssize_t)
+    PyObject *PyIter_Next(object) except? NULL
+    Py_ssize_t PY_SSIZE_T_MAX
     void PyTuple_SET_ITEM(object, Py_ssize_t, object)
     bint PyUnicode_IS_COMPACT_ASCII(object)
     void *PyUnicode_1BYTE_DATA(object)
@@ -148,7 +150,7 @@ cdef extern from "_poolcore/wait.h" nogil:
         uint32_t count
     int CP_GIVE_BACK, CP_TASK, CP_DEFINE, CP_STOP
     int CP_HELLO, CP_START_FAILED, CP_ACK, CP_RESULT, CP_ERROR, CP_EXPIRED, CP_LEAVING
-    int CP_KWARGS, CP_TARGET, CP_WANT_ACK, CP_IN_ARENA
+    int CP_KWARGS, CP_TARGET, CP_WANT_ACK, CP_IN_ARENA, CP_MANY, CP_STAR
 
     unsigned CP_READY, CP_CLAIMED, CP_DONE, CP_REVOKED, CP_KILLED
     uint64_t cp_claim(uint64_t, unsigned)

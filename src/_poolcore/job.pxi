@@ -228,8 +228,9 @@ cdef int settle_raw(AsyncResult job) except -1:
 
 cdef inline void mark_unseen(Core core, AsyncResult job) noexcept:
     """It has failed by itself; who will look? What ends a task from outside is in the log already,
-    or somebody has asked for it. A future is silent, as those of concurrent.futures are."""
-    if job.errbacks is None and not core.overridden and not job.marks & (IS_FOREIGN | OF_FUTURE):
+    or somebody has asked for it. A future is silent, as those of concurrent.futures are; what
+    comes out of a window is raised there."""
+    if job.errbacks is None and not core.overridden and not job.marks & (IS_FOREIGN | OF_FUTURE | IN_WINDOW):
         job.marks |= UNSEEN
 
 

@@ -82,17 +82,25 @@ cdef void job_collected(Core core, AsyncResult job) noexcept:
             if not future_withholds(job):
                 jobs_append(&core.due, job)
             return
-    elif (core.overridden or job.errbacks is not None and not (success and job.payload is None)
+    elif not job.marks & IN_WINDOW and (
+            core.overridden or job.errbacks is not None and not (success and job.payload is None)
             or success and job.callbacks is not None or job.marks & (ACK_DUE | IS_FOREIGN)):
         job.state = COLLECTED
         core.waiting_callbacks += 1
         enqueue(core, job)
         return
+    tell_window(job)
     job.state = FINISHED
     core.reaped += 1
     count_outcome(core, job, success)
     PyObject_GC_Track(<PyObject *> job)
     bury_later(core, job)       # what it holds is let go when the state is whole
+
+
+cdef inline void tell_window(AsyncResult job) noexcept:
+    """The reference to it is dropped by forget: it may be the last one."""
+    if job.marks & IN_WINDOW:
+        window_arrived(<Window> job.callbacks, job)
 
 
 cdef inline void count_outcome(Core core, AsyncResult job, bint success) noexcept:

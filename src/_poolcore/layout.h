@@ -15,7 +15,7 @@
 #include "atomics.h"
 
 #define CP_MAGIC 0x4c4f4f5059524c43ull
-#define CP_ABI 3u               /* raise with every change of this file */
+#define CP_ABI 4u               /* raise with every change of this file */
 #define CP_PAGE 4096u
 #define CP_LINE 64u             /* cache line, and the unit of frame sizes */
 #define CP_RING_DEFAULT (256u * 1024u)
@@ -80,7 +80,9 @@ enum {
     CP_KWARGS = 1,      /* payload pickles (args, kwargs) instead of args */
     CP_TARGET = 2,      /* payload pickles (target, args, kwargs) */
     CP_WANT_ACK = 4,
-    CP_IN_ARENA = 8     /* payload is a cp_parcel */
+    CP_IN_ARENA = 8,    /* payload is a cp_parcel */
+    CP_MANY = 16,       /* args is a sequence of arguments: one call each, a list of results */
+    CP_STAR = 32        /* ... of tuples of arguments */
 };
 
 /* A long payload: the lengths of its buffers (uint64_t each), the buffers (aligned

@@ -66,6 +66,7 @@ cdef bint take_out(Core core, tid, ret_val) except -1:
     count_outcome(core, job, job.outcome == VALUE)
     core.in_flight -= 1
     core.collected += 1
+    tell_window(job)
     job_finished(core, job)
     notify(core)
     return True

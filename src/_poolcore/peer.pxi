@@ -14,7 +14,7 @@ cdef class PeerArena:
 
     def __dealloc__(self):
         while self.count:
-            close_window(self, 0)
+            close_mapping(self, 0)
 
 
 @cython.final
@@ -70,14 +70,14 @@ cdef int delivery_open(Delivery delivery) except -1:
     if delivery.data != NULL:
         return 0
     for i in range(peer.count):
-        if (peer.windows[i].offset == delivery.wire.offset
-                and peer.windows[i].capacity == delivery.capacity):
-            delivery.address = delivery.data = peer.windows[i].address
-            forget_window(peer, i)
+        if (peer.mappings[i].offset == delivery.wire.offset
+                and peer.mappings[i].capacity == delivery.capacity):
+            delivery.address = delivery.data = peer.mappings[i].address
+            forget_mapping(peer, i)
             break
     else:
         # few in flight use the first extents over and over
-        if delivery.wire.length < READ_BELOW and delivery.wire.number >= WINDOWS:
+        if delivery.wire.length < READ_BELOW and delivery.wire.number >= MAPPINGS:
             return delivery_read(delivery)
         while True:
             address = mmap(NULL, delivery.capacity, PROT_READ | PROT_WRITE, MAP_SHARED, peer.fd,
@@ -87,7 +87,7 @@ cdef int delivery_open(Delivery delivery) except -1:
             if not peer.count:
                 raise MemoryError(
                     f"{os_strerror(errno)}: a payload of {delivery.wire.length} bytes cannot be mapped")
-            close_window(peer, 0)
+            close_mapping(peer, 0)
         delivery.address = delivery.data = <uint8_t *> address
         with nogil:
             cp_shm_populate(address, delivery.wire.length, False)
@@ -127,54 +127,54 @@ cdef void delivery_over(Delivery delivery) noexcept:
         known_to_children = delivery.forks != forks_begun
         if known_to_children and peer.owner != NULL:
             lost_to_children += delivery.capacity
-        keep_window(peer, delivery, known_to_children)
+        keep_mapping(peer, delivery, known_to_children)
     # A child that was forked meanwhile may look at it for as long as it lives: such
     # an extent is never used again.
     if peer.owner != NULL and not known_to_children:
         peer.give_back(peer.owner, delivery.wire.number)
 
 
-cdef void keep_window(PeerArena peer, Delivery delivery, bint useless) noexcept:
-    cdef Window *window
+cdef void keep_mapping(PeerArena peer, Delivery delivery, bint useless) noexcept:
+    cdef Mapping *mapping
     if useless or peer.owner == NULL:
         munmap(delivery.address, delivery.capacity)
         return
-    while peer.count and (peer.count == WINDOWS or peer.kept + delivery.capacity > KEPT_BYTES):
-        close_window(peer, 0)
-    window = &peer.windows[peer.count]
-    window.offset = delivery.wire.offset
-    window.capacity = delivery.capacity
-    window.address = delivery.address
-    window.left_at = cp_now()
+    while peer.count and (peer.count == MAPPINGS or peer.kept + delivery.capacity > KEPT_BYTES):
+        close_mapping(peer, 0)
+    mapping = &peer.mappings[peer.count]
+    mapping.offset = delivery.wire.offset
+    mapping.capacity = delivery.capacity
+    mapping.address = delivery.address
+    mapping.left_at = cp_now()
     peer.count += 1
-    peer.kept += window.capacity
+    peer.kept += mapping.capacity
     if peer.on_kept != NULL:
         peer.on_kept(peer.owner)
 
 
-cdef inline void forget_window(PeerArena peer, uint32_t i) noexcept:
-    peer.kept -= peer.windows[i].capacity
+cdef inline void forget_mapping(PeerArena peer, uint32_t i) noexcept:
+    peer.kept -= peer.mappings[i].capacity
     peer.count -= 1
-    memmove(&peer.windows[i], &peer.windows[i + 1], (peer.count - i) * sizeof(Window))
+    memmove(&peer.mappings[i], &peer.mappings[i + 1], (peer.count - i) * sizeof(Mapping))
 
 
-cdef void close_window(PeerArena peer, uint32_t i) noexcept:
-    munmap(peer.windows[i].address, peer.windows[i].capacity)
-    forget_window(peer, i)
+cdef void close_mapping(PeerArena peer, uint32_t i) noexcept:
+    munmap(peer.mappings[i].address, peer.mappings[i].capacity)
+    forget_mapping(peer, i)
 
 
 cdef int64_t peer_prune(PeerArena peer, uint64_t now) noexcept:
     """As arena_prune."""
-    while peer.count and now - peer.windows[0].left_at >= KEPT_NS:
-        close_window(peer, 0)
-    return -1 if not peer.count else <int64_t> (peer.windows[0].left_at + KEPT_NS - now)
+    while peer.count and now - peer.mappings[0].left_at >= KEPT_NS:
+        close_mapping(peer, 0)
+    return -1 if not peer.count else <int64_t> (peer.mappings[0].left_at + KEPT_NS - now)
 
 
 cdef void peer_leave(PeerArena peer) noexcept:
     """The owner is gone. What has been delivered stays."""
     peer.owner = NULL
     while peer.count:
-        close_window(peer, 0)
+        close_mapping(peer, 0)
     peer.unopened += 1
     no_longer_unopened(peer)
 

@@ -8,14 +8,8 @@ cdef AsyncResult submit(Core core, object target, object args, object kwargs,
                         object callbacks, object errbacks, object acknowledge,
                         object meta, object keeper, Options options):
     cdef Limits limits = core.deadlines.limits
-    cdef uint64_t size = 0
-    cdef AsyncResult job
-    cdef Function function
-    cdef object payload
     cdef uint16_t flags = 0
     check_running(core)
-    if not callable(target):
-        raise TypeError(f"target must be callable, not {type(target).__name__}")
     callbacks = checked_callables(core, callbacks, "callback(result, meta)")
     errbacks = checked_callables(core, errbacks, "errback(exc, meta)")
     if acknowledge is not None:
@@ -34,14 +28,30 @@ cdef AsyncResult submit(Core core, object target, object args, object kwargs,
     if kwargs is not None:
         kwargs = keywords_of(kwargs)
 
-    function = function_for(core, target)
+    cdef AsyncResult job = send(core, target, args, kwargs, callbacks, errbacks, acknowledge, meta,
+                                keeper, limits, options, flags, 0)
+    reap_if_due(core)
+    return job
+
+
+cdef AsyncResult send(Core core, object target, object args, object kwargs, object callbacks,
+                      object errbacks, object acknowledge, object meta, object keeper,
+                      Limits limits, Options options, uint16_t flags, uint16_t marks):
+    """One task, whose arguments are what they have to be: a tuple or, with CP_MANY, a sequence
+    of items. If it raises, there is no job."""
+    cdef uint64_t size = 0
+    cdef AsyncResult job
+    cdef Function function = function_for(core, target)
+    cdef object payload
     if function is None:
+        if not callable(target):
+            raise TypeError(f"target must be callable, not {type(target).__name__}")
         flags |= CP_TARGET
         payload = encode(core.codec, (target, args, kwargs))
     elif kwargs is not None:
         flags |= CP_KWARGS
         payload = encode(core.codec, (args, kwargs))
-    elif PyTuple_GET_SIZE(args):
+    elif flags & CP_MANY or PyTuple_GET_SIZE(args):
         payload = encode(core.codec, args)
     else:
         payload = None
@@ -63,18 +73,24 @@ cdef AsyncResult submit(Core core, object target, object args, object kwargs,
     job.payload = payload
     job.function = function
     job.flags = flags
+    job.marks = marks
     job.number = fresh_number(core)
     if options is not None:
-        job.marks = options.marks
+        job.marks |= options.marks
     core.bytes_in_flight += size
     if limits is not None:
         job.limits = limits
         limits_begin(core, job)
     place(core, job)
+    return job
+
+
+cdef inline int reap_if_due(Core core) except -1:
+    """After each submission. May raise what a callback has raised."""
     core.since_reap += 1
     if core.since_reap >= INLINE_REAP:
         reap_inline(core)
-    return job
+    return 0
 
 
 cdef inline int check_size(Core core, uint64_t size) except -1:
@@ -84,13 +100,20 @@ cdef inline int check_size(Core core, uint64_t size) except -1:
     return 0
 
 
+cdef AsyncResult submit_failed(Core core, object error, object callbacks, object errbacks,
+                               object meta, object keeper, uint16_t marks):
+    """The job of a submission that has raised `error`, where its caller shall not. Raises what
+    is wrong with the pool."""
+    return submit_ended(core, _remote.without_frames(error), callbacks, errbacks, meta, keeper, marks)
+
+
 cdef AsyncResult submit_ended(Core core, object error, object callbacks, object errbacks,
-                              object meta, object keeper):
+                              object meta, object keeper, uint16_t marks):
     """A job that no worker has to do with: what failed before it could be placed."""
     cdef AsyncResult job
     check_running(core)
-    job = new_job(core, checked_callables(core, callbacks, "callback(result, meta)"),
-                  checked_callables(core, errbacks, "errback(exc, meta)"), meta, keeper)
+    job = new_job(core, callbacks, errbacks, meta, keeper)
+    job.marks = marks
     job.number = fresh_number(core)
     job.payload = error
     job.outcome = RAW_RESULT if error is None else EXCEPTION

@@ -37,6 +37,9 @@ cdef bint holds(Core core, Waiter *w) noexcept:
             return True
         return (job.marks & QUEUED and job.state == COLLECTED and core.dispatcher == 0 and
                 core.callbacks_in != REAPER_ONLY)
+    if w.kind == WAIT_WINDOW:
+        return (window_first(<Window> w.subject, w.inside_dispatch) != NULL or
+                (<Window> w.subject).over and (<Window> w.subject).count == (<Window> w.subject).taken)
     if w.kind == WAIT_DECODED:
         return not (<AsyncResult> w.subject).marks & DECODING
     if w.kind == WAIT_FUTURE:

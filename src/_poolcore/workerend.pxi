@@ -258,6 +258,9 @@ cdef object call_target(WorkerEnd end, cp_frame *frame, const uint8_t *payload, 
         if frame.flags & CP_KWARGS:
             args, kwargs = args
         target = known_function(end, frame.fid)
+    if frame.flags & CP_MANY:
+        args = (target, args)
+        target = _functions.starmap_all if frame.flags & CP_STAR else _functions.map_all
     unpickled[0] = True
     if kwargs is None:
         return PyObject_Call(target, args, NULL)

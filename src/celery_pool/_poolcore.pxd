@@ -117,13 +117,13 @@ cdef class Parcel:
 # ---- peer ----
 
 cdef enum:
-    WINDOWS = 64                    # mappings kept that nobody looks at
+    MAPPINGS = 64                   # mappings kept that nobody looks at
     VIEW_FROM = 1 << 20             # payloads with buffers; shorter ones are copied out
     READ_BELOW = 1 << 18            # where a mapping costs more than reading
     LOST_TO_CHILDREN = 64 << 20     # in extents; a process that forks so often copies from then on
 
 
-cdef struct Window:
+cdef struct Mapping:
     uint64_t offset
     uint64_t capacity
     uint8_t *address
@@ -138,7 +138,7 @@ cdef class PeerArena:
     cdef unsigned fork_generation
     cdef uint64_t start             # of the arena in the segment
     cdef uint32_t unopened          # deliveries that will need the descriptor
-    cdef Window windows[WINDOWS]    # oldest first
+    cdef Mapping mappings[MAPPINGS] # oldest first
     cdef uint32_t count
     cdef uint64_t kept              # bytes that they map
     cdef void *owner                # the Channel or WorkerEnd; NULL: it is gone
@@ -257,6 +257,7 @@ cdef enum JobMark:
     COUNTED = 256   # among those that succeeded or failed
     UNSEEN = 512    # it has failed, and nobody has looked
     OF_FUTURE = 1024    # its outcome is a future's; callbacks: that, once it may have to be told
+    IN_WINDOW = 2048 # its callbacks are a Window, which gets it when it has ended
 
 
 @cython.final
@@ -338,6 +339,23 @@ cdef class HelpingEvent:
     cdef bint happened
 
 
+# ---- window ----
+
+@cython.final
+cdef class Window:
+    cdef PyObject **entries     # owned; NULL: it has not ended. By place, modulo
+    cdef uint64_t mask
+    cdef readonly uint64_t count    # entries put in all
+    cdef uint64_t arrived       # places filled, of one as completed
+    cdef uint64_t taken
+    cdef uint64_t size          # most entries that are put and not taken
+    cdef readonly bint ordered
+    cdef readonly bint over     # nothing more is put
+    cdef readonly object error  # comes behind the last entry; or None
+    cdef public object on_room  # called, once, when an entry is taken out; or None
+    cdef readonly unsigned long consumer    # the thread that has asked last for what comes next
+
+
 # ---- lists ----
 
 cdef struct Jobs:
@@ -359,6 +377,7 @@ cdef enum WaitKind:
     WAIT_JOB            # a job is ready, or its callbacks are ours to run
     WAIT_FUTURE         # a future is done; with a target: and its waiters have been told
     WAIT_EVENT          # a HelpingEvent has happened
+    WAIT_WINDOW         # something can be taken out of a window, or nothing will come
     WAIT_DECODED        # another thread has decoded a job's outcome
     WAIT_DRAINED        # nothing pending
     WAIT_DISPATCHER     # nobody runs callbacks
@@ -370,7 +389,7 @@ cdef struct Waiter:
     WaitKind kind
     bint inside_dispatch
     bint woken
-    PyObject *subject       # job, future or event, borrowed
+    PyObject *subject       # job, future, event or window, borrowed
     unsigned long thread
     uint64_t target         # a count; of WAIT_SLOT: bytes of the arguments; of WAIT_FUTURE: see there
     cp_word since           # of WAIT_SLOT: when it first slept, ns; 0: it has not. Set without the GIL
@@ -551,6 +570,19 @@ cdef class Options:
     cdef object accept          # accept_callback or None
     cdef int64_t slot_deadline  # see deadline_after; 0: do not wait for a slot
     cdef uint16_t marks         # of the job
+
+
+# ---- calls ----
+
+cdef class Results:
+    cdef object __weakref__
+    cdef Core core
+    cdef object keeper          # the TaskPool
+    cdef readonly Window window
+    cdef bint chunked           # a job's value is a list of values
+    cdef list values            # the rest of a chunk, from `at` on; None: it is used up
+    cdef Py_ssize_t at
+    cdef readonly object error  # by gather: the first of the jobs'
 
 
 # ---- taskpool ----

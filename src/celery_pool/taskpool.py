@@ -9,7 +9,7 @@ from collections.abc import Hashable
 from multiprocessing import util
 from types import TracebackType
 
-from ._poolcore import AsyncResult, Core, PoolState
+from ._poolcore import AsyncResult, Core, PoolState, Results, Window
 from .einfo import ExceptionInfo
 from .errors import PoolError, PoolNotRunning, PoolRunning, PoolTerminated
 from .facade_side import FacadeSide
@@ -456,4 +456,4 @@ def _end(core: Core, supervisor: Supervisor) -> None:
         supervisor.join_threads()
 
 
-__all__ = ["AsyncResult", "TaskPool"]
+__all__ = ["AsyncResult", "Results", "TaskPool", "Window"]

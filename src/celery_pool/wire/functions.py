@@ -1,9 +1,9 @@
-"""Which targets travel by name."""
+"""Which targets travel by name, and how a task of many calls is carried out."""
 
 from __future__ import annotations
 
 import pickle
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -40,3 +40,13 @@ def pickled_global(target: Callable[..., Any], dumps: Callable[..., bytes]) -> b
             length += int.from_bytes(pickled[at + 1 : at + length], "little")
         at += length
     return pickled if at == len(pickled) and pickled.endswith(pickle.STOP) else None
+
+
+def map_all(function: Callable[[Any], Any], items: Iterable[Any]) -> list[Any]:
+    """In the worker. No map(): a StopIteration of the function would end it early."""
+    return [function(item) for item in items]
+
+
+def starmap_all(function: Callable[..., Any], items: Iterable[Iterable[Any]]) -> list[Any]:
+    """In the worker."""
+    return [function(*item) for item in items]
