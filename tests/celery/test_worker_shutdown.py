@@ -95,6 +95,14 @@ def test_soft(redis_site, worker, client, gate, all_gone, in_time: bool) -> None
     assert r.ready() is in_time
 
 
+def test_by_a_callback(site, worker, client) -> None:
+    """What it asks for by an exception, whichever thread it runs in."""
+    w = worker("-c", "1")
+    r = client.send("stop")
+    assert w.wait() == 3
+    assert client.get(r) == "stopped"
+
+
 def test_sighup_starts_it_anew(redis_site, worker, client, gate, all_gone) -> None:
     w = worker("-c", "1")
     r = client.send("pass_gate")

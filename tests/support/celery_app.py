@@ -13,6 +13,8 @@ from pathlib import Path
 import billiard
 import billiard.process
 from celery import Celery, signals
+from celery.exceptions import WorkerShutdown
+from celery.worker.request import Request
 
 app = Celery("celery_app")
 app.conf.update(json.loads(os.environ.get("CELERY_TEST_CONF", "{}")))
@@ -40,6 +42,19 @@ def pass_gate(name: str = "gate") -> int:
     while not (DIRECTORY / name).exists():
         time.sleep(0.005)
     return os.getpid()
+
+
+class Stopping(Request):  # type: ignore[misc]
+    """The worker that accepts it stops."""
+
+    def on_accepted(self, pid: int, time_accepted: float) -> None:
+        super().on_accepted(pid, time_accepted)
+        raise WorkerShutdown(3)
+
+
+@app.task(Request=Stopping)
+def stop() -> str:
+    return "stopped"
 
 
 @app.task

@@ -18,7 +18,8 @@ from typing import Any
 from billiard.exceptions import SoftTimeLimitExceeded
 from billiard.pool import CLOSE, RUN, TERMINATE
 from celery.app import trace
-from celery.platforms import EX_FAILURE
+from celery.exceptions import WorkerTerminate
+from celery.platforms import EX_FAILURE, EX_OK
 from celery.utils.log import get_logger
 from celery.worker import state as worker_state
 
@@ -414,13 +415,17 @@ def without_second_copy(
 
 def tell(callback: Callable[..., object] | None, *args: Any, **kwargs: Any) -> None:
     """Calls one of Celery's callbacks. An error of it is logged, and ends the worker if there is
-    no memory; SystemExit and the like are the pool's to raise."""
+    no memory. Who asks for the worker's end by an exception has it, in whichever thread."""
     if callback is None:
         return
     try:
         callback(*args, **kwargs)
     except MemoryError as error:
         stop_worker(error)
+    except WorkerTerminate as asked:
+        worker_state.should_terminate = asked.code or EX_OK
+    except SystemExit as asked:
+        worker_state.should_stop = asked.code or EX_OK
     except Exception as error:
         logger.error("Pool callback raised exception: %r", error, exc_info=True)
 
