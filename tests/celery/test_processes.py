@@ -11,7 +11,7 @@ import pytest
 from celery.exceptions import WorkerLostError
 
 from guards import wait_until
-from support import is_gone
+from support import is_gone, script_environment
 
 pytestmark = pytest.mark.slow
 
@@ -122,6 +122,7 @@ def test_grow_and_shrink(site, worker, client, gate) -> None:
     assert client.inspect("stats")["pool"]["writes"]["total"] >= 3
     gate.open()
     [client.get(x) for x in r]
+    wait_until(lambda: client.inspect("active") == [])  # results are known before that
     client.control("control", "pool_shrink", n=2)
     wait_until(lambda: len(pids(client)) == 1)
     assert client.call("add", 1, 1) == 2
@@ -188,7 +189,8 @@ def test_process_titles(redis_site, worker, client) -> None:
         "def getproctitle():\n"
         "    return ''\n"
     )
-    worker("-c", "1", "-n", "me@here")
+    path = f"{redis_site.directory}:{script_environment()['PYTHONPATH']}"
+    worker("-c", "1", "-n", "me@here", environment={"PYTHONPATH": path})
     pid = client.call("pid")
     titles = (redis_site.directory / "titles").read_text().splitlines()
     last = dict(line.split(" ", 1) for line in titles)
