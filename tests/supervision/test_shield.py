@@ -217,6 +217,46 @@ def test_what_tasks_start_has_no_shield(pool, method: str) -> None:
     assert r.get(DEADLINE) == [signal.SIGTERM, signal.SIGTERM]
 
 
+arm = False
+
+
+def at_every_fork() -> None:
+    """Before a worker has its shield, so that this runs in a child before its shield is lowered."""
+
+    def hit() -> None:
+        if arm:
+            os.kill(os.getpid(), signal.SIGTERM)
+
+    os.register_at_fork(after_in_child=hit)
+
+
+def terminated_while_forked(handler: str) -> int:
+    """The exit code of a child that gets SIGTERM before its fork has returned."""
+    global arm
+
+    def leave(signum: int, frame: object) -> None:
+        if handler == "exits":
+            sys.exit(7)
+        raise ValueError(signum)
+
+    signal.signal(signal.SIGTERM, signal.SIG_DFL if handler == "default" else leave)
+    arm = True
+    child = os.fork()
+    arm = False
+    if child == 0:
+        os._exit(100)  # it has not heard of it
+    return os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
+
+
+@pytest.mark.parametrize(
+    "handler, code", [("default", -signal.SIGTERM), ("exits", 7), ("raises", 1)]
+)
+def test_a_signal_at_the_time_of_a_fork_ends_the_child(pool, handler: str, code: int) -> None:
+    """Whatever its handler raises inside a fork hook would be ignored by Python."""
+    p = pool(1, template_initializer=at_every_fork)
+    assert p.apply_async(terminated_while_forked, (handler,)).get(DEADLINE) == code
+
+
 def test_a_program_that_ignores_sigterm(pool, gate: Gate) -> None:
     """Its workers end by the pool's all the same."""
     before = signal.signal(signal.SIGTERM, signal.SIG_IGN)

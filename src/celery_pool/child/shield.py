@@ -5,6 +5,7 @@ from __future__ import annotations
 import _signal  # type: ignore[import-not-found]  # signal wraps its functions in enums, slowly
 import os
 import signal
+import sys
 import threading
 
 from .. import _poolcore
@@ -36,7 +37,11 @@ def raise_shield(shield: tuple[int, ...], owner: int) -> None:
         for number in shield:
             if _poolcore.is_shielded(number):
                 _signal.signal(number, _signal.getsignal(number))
-        go_on()
+        try:
+            go_on()
+        except BaseException as error:
+            # a handler's, of a signal that was held back; Python ignores what a fork hook raises
+            leave(error)
 
     os.register_at_fork(before=hold_back, after_in_parent=go_on, after_in_child=lower)
 
@@ -48,6 +53,14 @@ def raise_shield_again(shield: tuple[int, ...], owner: int) -> None:
         handler = _signal.getsignal(number)
         if not _poolcore.is_shielded(number) and handler != _signal.SIG_IGN:
             _poolcore.shield(number, owner, handler not in (_signal.SIG_DFL, None))
+
+
+def leave(error: BaseException) -> None:
+    """Ends this process as if nobody had caught `error`."""
+    code = error.code if isinstance(error, SystemExit) else 1
+    if not isinstance(error, SystemExit):
+        sys.excepthook(type(error), error, error.__traceback__)
+    os._exit(code & 0xFF if isinstance(code, int) else int(code is not None))
 
 
 def default_handler(number: int) -> Any:
