@@ -166,6 +166,21 @@ def test_a_task_that_ends_its_process_by_sys_exit(run) -> None:
     assert worker.outcome(worker.send("add", 1, 2)) == 3
 
 
+@ours
+def test_tasks_may_use_multiprocessing(run) -> None:
+    worker = run(1)
+    value = worker.outcome(worker.send("with_multiprocessing", 5, 20))
+    assert value == 20 * [[5, 4, 3, 2, 1]]
+
+
+@ours
+def test_what_a_task_forks_has_none_of_celerys_handlers(run) -> None:
+    """They raise SystemExit for the worker's sake; multiprocessing's pools then can hang."""
+    worker = run(1)
+    value = worker.outcome(worker.send("dispositions_of_a_child"))
+    assert value == {"child": "[True, True, False]", "here": "[False, False, False]"}
+
+
 @both
 @pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGTERM, signal.SIGQUIT], ids=str)
 def test_no_process_outlives_the_worker(run, number: int) -> None:

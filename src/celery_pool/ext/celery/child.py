@@ -11,6 +11,8 @@ from collections.abc import Callable
 from typing import Any
 
 from billiard.common import (
+    TERMSIGS_FULL,
+    _shutdown_cleanup,
     clear_terminate_handler_fired,
     reset_signals,
     terminate_handler_fired,
@@ -77,8 +79,18 @@ def enter(
     initializer(*initargs)
     set_pdeathsig(0)  # Celery's initializer ties it to the template; the pool's own ends it
     reset_signals(full=all_signals)
+    os.register_at_fork(after_in_child=forget_handlers)
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     _destructor = destructor
+
+
+def forget_handlers() -> None:
+    """In a process that a task starts: signals end it. Billiard's handlers raise SystemExit, for
+    the worker's sake; a signal that ends multiprocessing's processes could be lost by that."""
+    for name in TERMSIGS_FULL:
+        number = getattr(signal, name, None)
+        if number and signal.getsignal(number) is _shutdown_cleanup:
+            signal.signal(number, signal.SIG_DFL)
 
 
 def leave(pid: int, exitcode: int) -> None:
