@@ -38,6 +38,7 @@ def load(app: Any, hostname: str) -> None:
     for name in ("amqp", "backend", "control", "events", "oid"):
         getattr(app, name)
     app.connection_for_write().transport  # noqa: B018  # imports it, and connects to nothing
+    set_pdeathsig(0)  # the first call imports a parser of C, where cffi is installed
     for name, task in app.tasks.items():
         trace.build_tracer(name, task, app.loader, hostname, app=app)
 
