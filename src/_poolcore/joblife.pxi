@@ -140,7 +140,8 @@ cdef inline void enqueue(Core core, AsyncResult job) noexcept:
 
 
 cdef inline void bury_later(Core core, AsyncResult job) noexcept:
-    if not job.marks & QUEUED:
+    """Of one that has not finished, others see to the rest: its callbacks may run just now."""
+    if job.state == FINISHED:
         jobs_append(&core.grave, job)
 
 

@@ -304,6 +304,26 @@ def test_terminate_with_a_grace_of_its_own(pool, tmp_path, of_the_pool, of_the_c
         assert is_gone(pid)
 
 
+def test_the_worker_dies_while_the_tasks_end_is_told(pool, tmp_path, monkeypatch):
+    p = pool(1)
+    (pid,) = p.get_worker_pids()
+    made = TaskTerminated.__init__
+
+    def slowly(self, *args, **kwargs):
+        made(self, *args, **kwargs)
+        os.kill(pid, signal.SIGKILL)
+        wait_until(lambda: p.statistics().exits, DEADLINE)  # it is dead, and its tasks recovered
+
+    monkeypatch.setattr(TaskTerminated, "__init__", slowly)
+    mark = str(tmp_path / "mark")
+    bad = Calls()
+    r = p.apply_async(limit_targets.endless, ("sleep", mark, True), errbacks=bad)
+    tasks.wait_for_file(mark)
+    assert r.terminate(grace=600)
+    wait_until(lambda: r.ready(), DEADLINE)
+    assert [type(error) for error, _ in bad.calls] == [TaskTerminated]
+
+
 @pytest.mark.parametrize("grace", [-1, float("nan"), "1"])
 def test_terminate_with_what_is_no_grace(pool, gate, grace):
     """Refused; the task goes on."""
