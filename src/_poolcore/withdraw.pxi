@@ -12,6 +12,7 @@ cdef bint withdraw(Core core, AsyncResult job) noexcept:
     parcel_unread(job)
     job.channel = None
     journal_remove(channel, job)
+    core.imbalanced = True      # the worker may be idle by that, and no completion tells so
     return True
 
 

@@ -232,3 +232,23 @@ def test_while_many_threads_submit(pool):
     results = [r for thread in threads for r in thread.result()]
     all_ready(results, "4,000 of four threads")
     assert not at_rest(p)
+
+
+def test_a_worker_that_is_idle_since_its_task_was_cancelled(pool, gate):
+    """No result tells that it is; what waits behind a long task goes there all the same."""
+    p = pool(None, processes=2)
+    first = p.apply_async(tasks.pass_gate, (gate.path,))
+    (busy,) = gate.await_tasks()
+    slow = next(pid for pid in p.get_worker_pids() if pid != busy)
+    os.kill(slow, signal.SIGSTOP)
+    try:
+        stopped = p.apply_async(tasks.nothing)
+        behind = p.apply_async(tasks.pid)
+        assert stays(lambda: not behind.ready())  # nobody is idle
+        assert stopped.cancel()
+    finally:
+        os.kill(slow, signal.SIGCONT)
+    assert behind.get(DEADLINE) == slow
+    assert not first.ready()
+    gate.open()
+    first.get(DEADLINE)
