@@ -17,14 +17,14 @@ cdef bint feed(Core core, Window window, object target, object items, uint16_t f
     cdef PyObject *found
     cdef AsyncResult job
     cdef uint64_t key
-    cdef uint16_t marks = 0
+    cdef uint16_t marks = OF_MANY
     callbacks = checked_callables(core, callbacks, "callback(result, meta)")
     errbacks = checked_callables(core, errbacks, "errback(exc, meta)")
     if not window.ordered:
         if callbacks is not None or errbacks is not None:
             raise ValueError("callbacks or a window as completed, not both")
         callbacks = window
-        marks = IN_WINDOW
+        marks |= IN_WINDOW
     while most and window_room(window):
         found = PyIter_Next(items)
         if found == NULL:
@@ -56,14 +56,16 @@ cdef AsyncResult send_or_fail(Core core, object target, object item, uint16_t fl
             item = tuple(item)
         return send(core, target, item, None, callbacks, errbacks, None, None, keeper,
                     core.deadlines.limits, None, flags if flags & CP_MANY else 0, marks)
-    except Exception as error:
+    except BaseException as error:
+        if not _remote.of_arguments(error):
+            raise
         return submit_failed(core, error, callbacks, errbacks, None, keeper, marks)
 
 
 cdef class Results:
     """An iterator over the values of a window's jobs.
 
-    Any thread may use it; a forked child may not (WrongProcess), but for what has ended.
+    Any thread may use it; a forked child may not (WrongProcess), but gather() what has ended.
     """
 
     def __init__(self, TaskPoolBase pool not None, Window window not None, *, bint chunked=False):
@@ -71,6 +73,11 @@ cdef class Results:
         self.keeper = pool
         self.window = window
         self.chunked = chunked
+
+    @classmethod
+    def __class_getitem__(cls, item, /):
+        """``Results[float]``: of tasks that return one. For annotations."""
+        return GenericAlias(cls, item)
 
     def __iter__(self):
         return self
@@ -98,6 +105,7 @@ cdef class Results:
 
 cdef object next_value(Results results, int64_t deadline):
     cdef AsyncResult job
+    check_process(results.core)
     while True:
         if results.values is not None:
             return next_of_chunk(results)
@@ -107,12 +115,12 @@ cdef object next_value(Results results, int64_t deadline):
             if not results.window.over or len(results.window):
                 raise _mp_timeout_error
             error = window_end(results.window)
-            raise StopIteration if error is None else error
+            raise StopIteration if error is None else _remote.not_stopping(error)
         if results.values is not None:
             continue                    # another thread was faster
         window_take(results.window)
         if job.outcome != VALUE:
-            raise job.payload
+            raise _remote.not_stopping(job.payload)
         if not results.chunked:
             return job.payload
         results.values = job.payload

@@ -230,7 +230,7 @@ cdef inline void mark_unseen(Core core, AsyncResult job) noexcept:
     """It has failed by itself; who will look? What ends a task from outside is in the log already,
     or somebody has asked for it. A future is silent, as those of concurrent.futures are; what
     comes out of a window is raised there."""
-    if job.errbacks is None and not core.overridden and not job.marks & (IS_FOREIGN | OF_FUTURE | IN_WINDOW):
+    if job.errbacks is None and not core.overridden and not job.marks & (IS_FOREIGN | OF_FUTURE | OF_MANY):
         job.marks |= UNSEEN
 
 

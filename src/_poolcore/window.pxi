@@ -129,6 +129,7 @@ cdef inline int window_put(Window window, AsyncResult job) except -1:
     window.count += 1
     if job is None:
         return 0
+    job.marks = job.marks & ~<uint16_t> UNSEEN | OF_MANY
     if window.ordered:
         window_fill(window, window.count - 1, job)
     elif job.state == FINISHED:

@@ -258,6 +258,7 @@ cdef enum JobMark:
     UNSEEN = 512    # it has failed, and nobody has looked
     OF_FUTURE = 1024    # its outcome is a future's; callbacks: that, once it may have to be told
     IN_WINDOW = 2048 # its callbacks are a Window, which gets it when it has ended
+    OF_MANY = 4096  # its failure is raised where the results of a window are taken
 
 
 @cython.final

@@ -73,23 +73,23 @@ class Settings:
             context if isinstance(context, BaseContext) else multiprocessing.get_context(context)
         )
         self.start_timeout = given["start_timeout"]
-        self.max_tasks = _count_or_none("maxtasksperchild", given["maxtasksperchild"])
-        self.max_memory = _count_or_none("max_memory_per_child", given["max_memory_per_child"])
-        self.memory_kill = _count_or_none("memory_kill", given["memory_kill"])
+        self.max_tasks = count_or_none("maxtasksperchild", given["maxtasksperchild"])
+        self.max_memory = count_or_none("max_memory_per_child", given["max_memory_per_child"])
+        self.memory_kill = count_or_none("memory_kill", given["memory_kill"])
         self.kill_grace = given["kill_grace"]
         hard_grace = given["hard_grace"]
         self.hard_grace = self.kill_grace if hard_grace is None else hard_grace
         self.leave_timeout = given["leave_timeout"]
         self.max_restarts = count("max_restarts", given["max_restarts"])
         self.restart_window = given["restart_window"]
-        self.start_retries = _count_or_none("start_retries", given["start_retries"], least=0)
+        self.start_retries = count_or_none("start_retries", given["start_retries"], least=0)
         self.soft_timeout = given["soft_timeout"]
         self.timeout = given["timeout"]
         self.on_start = given["on_start"]
         self.on_broken = given["on_broken"]
         self.on_soft_timeout = given["on_soft_timeout"]
         self.on_timeout = given["on_timeout"]
-        self.max_bytes = _count_or_none("max_bytes", given["max_bytes"])
+        self.max_bytes = count_or_none("max_bytes", given["max_bytes"])
         self.callbacks_in = _CALLBACKS_IN[callbacks_in]
         self.spin_ns, self.yields = _patience(given["spin"], self.processes)
         self.pickler = picklers.checked(given["pickler"])
@@ -104,7 +104,7 @@ class Settings:
         self.reseed = given["reseed"]
         threads = given["blas_threads"]
         self.blas_threads: int | Literal["auto"] | None = (
-            threads if threads == "auto" else _count_or_none("blas_threads", threads)
+            threads if threads == "auto" else count_or_none("blas_threads", threads)
         )
         self.leave_on = _exception_classes("leave_on", given["leave_on"])
         self.shield = _shield(given["shield"], given["ignore_sigint"])
@@ -201,12 +201,17 @@ class Settings:
 
 def count(name: str, value: Any, least: int = 1) -> int:
     """`value` as an integer from `least`."""
-    if isinstance(value, bool):
-        raise TypeError(f"{name} must be an integer, not bool")
+    if isinstance(value, bool) or not hasattr(type(value), "__index__"):
+        raise TypeError(f"{name} must be an integer, not {type(value).__name__}")
     value = operator.index(value)
     if not least <= value < 1 << 62:
         raise ValueError(f"{name} must be from {least} to 2**62, not {value}")
     return int(value)
+
+
+def count_or_none(name: str, value: Any, least: int = 1) -> int | None:
+    """The same, where None means: no bound."""
+    return None if value is None else count(name, value, least)
 
 
 def check_seconds(name: str, value: Any) -> None:
@@ -251,10 +256,6 @@ def _check_times(reap_timeout: float | None, given: PoolOptions) -> None:
     ):
         if if_any is not None:
             check_seconds(name, if_any)
-
-
-def _count_or_none(name: str, value: Any, least: int = 1) -> int | None:
-    return None if value is None else count(name, value, least)
 
 
 def _arguments_taken(finalizer: Callable[..., object]) -> int:

@@ -5,11 +5,13 @@ from __future__ import annotations
 import gc
 import logging
 import os
+import pickle
 
 import pytest
 
 import tasks
 from celery_pool import Pool
+from celery_pool.taskpool import Window
 from guards import wait_until
 from support import DEADLINE, Log, at_rest, run_script
 
@@ -175,7 +177,23 @@ def test_a_map_tells_by_its_result(log):
         for result in [pool.map_async(tasks.square, ["x"]), pool.imap(tasks.square, ["x"])]:
             with pytest.raises(TypeError):
                 result.get() if hasattr(result, "get") else next(result)
+        with pytest.raises((AttributeError, pickle.PicklingError)):
+            pool.map_async(tasks.same, [lambda: 1]).get(DEADLINE)
+        for call in pool.map_async, pool.imap, pool.imap_unordered:
+            call(tasks.square, ["x"])
     assert not [text for text in log.messages if "nobody" in text]
+
+
+@pytest.mark.parametrize("failed_already", [True, False])
+def test_a_job_in_a_window_is_told_by_who_takes_it_out(pool, log, failed_already):
+    p = started(pool, log)
+    window = Window()
+    job = p.apply_async(tasks.fail, (ValueError, "why"))
+    if failed_already:
+        job.wait(DEADLINE)
+    window.put(job)
+    del job, window
+    assert told(p, log) == []
 
 
 def test_a_handler_that_raises_does_no_harm(pool, log, capsys):

@@ -227,6 +227,16 @@ def test_an_exit_while_arguments_are_pickled_is_the_results(mp_pool):
         result.get(DEADLINE)
     with pytest.raises(KeyboardInterrupt):  # may be the user's
         pool.apply_async(tasks.same, (tasks.raises_when_pickled(KeyboardInterrupt),))
+    values = [tasks.raises_when_pickled(SystemExit), 1, 2]
+    with pytest.raises(SystemExit):
+        pool.map(tasks.same, values, 1)
+    for imap in pool.imap, pool.imap_unordered:
+        results = imap(tasks.same, values)
+        with pytest.raises(SystemExit):
+            while True:
+                next(results)
+    with pytest.raises(KeyboardInterrupt):
+        pool.map(tasks.same, [tasks.raises_when_pickled(KeyboardInterrupt)])
     assert pool.apply(tasks.same, (1,)) == 1
 
 

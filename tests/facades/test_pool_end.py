@@ -303,36 +303,46 @@ def test_nothing_runs_at_rest(mp_pool):
     wait_until(lambda: threading.active_count() == before, DEADLINE)
 
 
-class RaisesAfter(list):
-    """Raises KeyboardInterrupt once, in the midst of what takes `place` values."""
+interrupted: set[int] = set()  # numbers whose unpickling is interrupted, once
 
-    def __init__(self, place):
-        super().__init__()
-        self._place = place
 
-    def _changed(self):
-        if len(self) >= self._place:
-            self._place = float("inf")
-            raise KeyboardInterrupt
+def unpickled(number):
+    if number in interrupted:
+        interrupted.remove(number)
+        raise KeyboardInterrupt
+    return number
 
-    def __setitem__(self, key, values):
-        super().__setitem__(key, values)
-        self._changed()
 
-    def append(self, value):
-        super().append(value)
-        self._changed()
+class Interrupts:
+    def __init__(self, number):
+        self.number = number
 
-    def extend(self, values):
-        super().extend(values)
-        self._changed()
+    def __reduce__(self):
+        return unpickled, (self.number,)
+
+
+def as_interrupting(number):
+    return Interrupts(number)
 
 
 @pytest.mark.parametrize("chunksize", [1, 7])
-@pytest.mark.parametrize("place", [1, 50, 100])
+@pytest.mark.parametrize("place", [0, 50, 99])
 def test_a_keyboard_interrupt_while_results_of_a_map_are_taken(mp_pool, chunksize, place):
-    result = mp_pool().map_async(tasks.same, range(100), chunksize)
-    result._values = RaisesAfter(place)
+    result = mp_pool().map_async(as_interrupting, range(100), chunksize)
+    interrupted.add(place)
     with pytest.raises(KeyboardInterrupt):
         result.get(DEADLINE)
     assert result.get(DEADLINE) == list(range(100))
+
+
+@pytest.mark.parametrize("chunksize", [1, 7])
+@pytest.mark.parametrize("method", ["imap", "imap_unordered"])
+def test_a_keyboard_interrupt_while_a_result_of_an_imap_is_taken(mp_pool, method, chunksize):
+    results = getattr(mp_pool(), method)(as_interrupting, range(100), chunksize)
+    interrupted.add(50)
+    found = []
+    with pytest.raises(KeyboardInterrupt):
+        while True:
+            found.append(results.next(DEADLINE))
+    found += [results.next(DEADLINE) for _ in range(100 - len(found))]
+    assert sorted(found) == list(range(100))

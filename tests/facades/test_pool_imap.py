@@ -162,9 +162,11 @@ def test_buffersize_must_be_positive(imap, buffersize):
         imap(tasks.square, [1], buffersize=buffersize)
 
 
-def test_buffersize_must_be_an_integer(imap):
-    with pytest.raises(TypeError, match="buffersize"):
-        imap(tasks.square, [1], buffersize="3")
+@pytest.mark.parametrize("size", ["3", 2.5, True])
+@pytest.mark.parametrize("name", ["buffersize", "chunksize"])
+def test_sizes_must_be_integers(imap, name, size):
+    with pytest.raises(TypeError, match=name):
+        imap(tasks.square, [1], **{name: size})
 
 
 # ---- errors ----

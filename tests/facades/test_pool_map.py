@@ -51,7 +51,7 @@ def test_no_items(map_pool):
 @pytest.mark.parametrize("chunksize", [0, -1])
 @pytest.mark.parametrize("name", ["map", "starmap", "map_async", "imap", "imap_unordered"])
 def test_chunksize_must_be_positive(map_pool, name, chunksize):
-    with pytest.raises(ValueError, match="Chunksize must be 1"):
+    with pytest.raises(ValueError, match="chunksize must be from 1"):
         getattr(map_pool, name)(tasks.square, [1], chunksize)
 
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import multiprocessing.pool
-import operator
 import os
 import signal
 import warnings
@@ -15,10 +14,11 @@ from types import TracebackType
 from typing import TYPE_CHECKING, Any, NoReturn, Self, TypeVar, Unpack
 
 from ..errors import PoolClosed, PoolNotRunning, PoolTerminated, WrongCall
-from ..feeding.chunks import calls, checked_size, default_size
+from ..feeding.chunks import default_size
 from ..host.cpus import usable_cpus
 from ..options import SharedOptions, check_names
-from ..taskpool import AsyncResult, TaskPool
+from ..settings import count, count_or_none
+from ..taskpool import AsyncResult, TaskPool, Window
 from ..wire.remote import of_arguments
 from .imap import Feed, IMapIterator, IMapUnorderedIterator
 from .intake import Intake
@@ -31,6 +31,7 @@ if TYPE_CHECKING:
 
 S = TypeVar("S")
 T = TypeVar("T")
+Iterate = TypeVar("Iterate", bound=IMapIterator[Any])
 ErrorCallback = Callable[[BaseException], object] | None
 
 
@@ -87,6 +88,7 @@ class Pool(multiprocessing.pool.Pool):
         ):
             raise ValueError("maxtasksperchild must be a positive int or None")
         self._processes = processes
+        self._recycled = maxtasksperchild is not None
         self._pid = os.getpid()
         self._tasks = _QuietPool(
             limit,
@@ -151,7 +153,7 @@ class Pool(multiprocessing.pool.Pool):
         self, func: Callable[[S], T], iterable: Iterable[S], chunksize: int | None = None
     ) -> list[T]:
         """``[func(x) for x in iterable]``, `chunksize` calls a task (default: about four
-        tasks a worker)."""
+        tasks a worker, but at most 2,048 calls)."""
         return self._map(func, iterable, chunksize, False).get()
 
     def map_async(
@@ -199,13 +201,17 @@ class Pool(multiprocessing.pool.Pool):
         if not hasattr(iterable, "__len__"):
             iterable = list(iterable)
         if chunksize is None:
-            size = default_size(len(iterable), self._processes)  # type: ignore[arg-type]
+            size = default_size(
+                len(iterable),  # type: ignore[arg-type]
+                self._processes,
+                self._recycled,
+            )
         else:
-            size = checked_size(chunksize)
-        result = MapResult(self._tasks, callback, error_callback)
+            size = count("chunksize", chunksize)
+        result = MapResult(self._tasks, size > 1, callback, error_callback)
         self._intake.enter()
         try:
-            result.submit(calls(func, iterable, size, star), size > 1)
+            result.submit(func, iterable, size, star)
         except (PoolClosed, PoolTerminated) as error:  # meanwhile
             self._refuse(error)
         finally:
@@ -229,8 +235,7 @@ class Pool(multiprocessing.pool.Pool):
         A background thread iterates the input. The iterator's ``next(timeout)`` raises
         multiprocessing.TimeoutError.
         """
-        size, feed = self._feed(func, iterable, chunksize, buffersize, ordered=True)
-        return IMapIterator(feed, size > 1)
+        return self._imap(IMapIterator, func, iterable, chunksize, buffersize)
 
     def imap_unordered(
         self,
@@ -240,32 +245,28 @@ class Pool(multiprocessing.pool.Pool):
         buffersize: int | None = None,
     ) -> IMapUnorderedIterator[T]:
         """As :meth:`imap`, with the results as they come."""
-        size, feed = self._feed(func, iterable, chunksize, buffersize, ordered=False)
-        return IMapUnorderedIterator(feed, size > 1)
+        return self._imap(IMapUnorderedIterator, func, iterable, chunksize, buffersize)
 
-    def _feed(
+    def _imap(
         self,
-        func: Callable[[S], T],
-        iterable: Iterable[S],
+        kind: type[Iterate],
+        func: Callable[..., Any],
+        iterable: Iterable[Any],
         chunksize: int | None,
         buffersize: int | None,
-        ordered: bool,
-    ) -> tuple[int, Feed]:
+    ) -> Iterate:
         self._check_running()
-        size = 1 if chunksize is None else checked_size(chunksize)
-        if buffersize is not None:
-            try:
-                buffersize = operator.index(buffersize)
-            except TypeError:
-                raise TypeError("buffersize must be an integer or None") from None
-            if buffersize < 1:
-                raise ValueError("buffersize must be None or > 0")
-        feed = Feed(
-            self._tasks, calls(func, iterable, size, False), ordered, buffersize, self._intake.left
+        size = 1 if chunksize is None else count("chunksize", chunksize)
+        window = Window(
+            count_or_none("buffersize", buffersize), ordered=kind is not IMapUnorderedIterator
         )
+        results = kind(self._tasks, window, chunked=size > 1)
+        feed = Feed(self._tasks, window, func, iterable, size, self._intake.left)
+        if window.size is not None:
+            results.feed = feed
         self._intake.enter(feed)
         feed.start()
-        return size, feed
+        return results
 
     # ---- what is going on ----
 

@@ -1,77 +1,57 @@
 """imap: results one by one while a thread of its own feeds the input.
 
-    iterable -> feeder thread -> the pool -> arrived (a queue) -> next()
+    iterable -> feeder thread -> window of tasks -> next()
 
-In order, the queue holds jobs, whose end next() awaits; unordered, it holds outcomes,
-which the reaper puts there as they come.
+The window says what may be submitted, and what comes out next: in the order of the input,
+or as tasks end. Results stay as they came until next() asks for them.
 """
 
 from __future__ import annotations
 
-import multiprocessing
+import functools
 import multiprocessing.pool
 import queue
 import threading
-import time
-from collections import deque
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from typing import TYPE_CHECKING, Any, Generic, TypeVar
 
 from ..errors import PoolNotRunning, PoolTerminated
-from ..feeding.chunks import Call
-from ..taskpool import TaskPool
-from ..wire.remote import not_stopping
-from .mapresult import error_of, until_error
+from ..feeding.chunks import AT_ONCE, chunks
+from ..taskpool import Results, TaskPool, Window
 
 T = TypeVar("T")
-
-
-class Raised:
-    """Stands in the queue for an exception."""
-
-    __slots__ = ("error",)
-
-    def __init__(self, error: BaseException) -> None:
-        self.error = error
-
-
-#: Nothing more is submitted. Unordered, outcomes may arrive behind it.
-END = Raised(StopIteration())
 
 
 class Feed:
     """The feeder's side of one imap.
 
     It knows nothing of the iterator, which may be dropped while the feeder works.
-    `_run` and what it calls are the feeder thread's; `failed` is the reaper's; `taken`
-    and `end` are the consumer's; `stop` is anybody's, also a signal handler's.
+    `_run` and what it calls are the feeder thread's; `stop` is anybody's, also a signal
+    handler's.
 
-    :param buffersize: most tasks whose outcomes have not been taken; None: no bound,
-        and the whole input is submitted as fast as it comes.
+    :param window: of the tasks; one with a bound is waited for.
     :param left: called once, when nothing more is submitted.
     """
 
     def __init__(
         self,
         tasks: TaskPool,
-        calls: Iterator[Call],
-        ordered: bool,
-        buffersize: int | None,
+        window: Window,
+        function: Callable[[Any], Any],
+        iterable: Iterable[Any],
+        chunksize: int,
         left: Callable[[Feed], object],
     ) -> None:
-        self.arrived: queue.SimpleQueue[Any] = queue.SimpleQueue()
-        self.submitted = 0  # final when END has arrived
-        self.error: BaseException | None = None  # raised behind the last result
-        self._room = buffersize  # how many more may be submitted at once; the feeder's alone
-        # True for each outcome taken, False at the end; no semaphore: its lock would not
-        # bear a signal handler, or a destructor, that calls stop()
-        self._taken: queue.SimpleQueue[bool] = queue.SimpleQueue()
+        self.window = window
         self.stopped: Callable[[], BaseException] | None = None  # why nothing more is taken
-        self.consumer = threading.get_ident()  # who took the last outcome
         self._tasks = tasks
-        self._calls = calls
-        self._ordered = ordered
+        self._function = function
+        self._iterable = iterable
+        self._chunksize = chunksize
         self._left = left
+        # something is in it if there may be room again; no semaphore: its lock would not
+        # bear a signal handler, or a destructor, that calls stop()
+        self._told: queue.SimpleQueue[None] = queue.SimpleQueue()
         self._thread = threading.Thread(target=self._run, name="celery_pool-imap", daemon=True)
 
     def start(self) -> None:
@@ -88,80 +68,53 @@ class Feed:
         :param why: `joined`: goes on as long as there is room.
         """
         self.stopped = why
-        self._taken.put(False)
-
-    @property
-    def bounded(self) -> bool:
-        return self._room is not None
-
-    def taken(self) -> None:
-        """The consumer has taken an outcome."""
-        if self._room is not None:
-            self._taken.put(True)
-
-    def check_process(self) -> None:
-        self._tasks._check_process()
-
-    def failed(self, error: BaseException, meta: Any = None) -> None:
-        """Also the errback of unordered tasks."""
-        self.arrived.put(Raised(error))
+        self._told.put(None)
 
     def _run(self) -> None:
-        errors: list[Exception] = []
-        calls = until_error(self._calls, errors)
+        error: BaseException | None = None
         try:
-            while self._has_room():
-                call = next(calls, None)
-                if call is None:
-                    break
-                self._submit(*call)
-            else:
-                self._cut_short(calls)
-            if errors:
-                self.error = errors.pop()
-        except BaseException as error:  # the pool takes no more
-            self.error = error
+            iterable = self._iterable
+            del self._iterable
+            items = chunks(iterable, self._chunksize)
+            del iterable
+            try:
+                error = self._submit_all(items)
+            finally:
+                del items  # an input that was not read to its end is closed here
+        except BaseException as raised:  # by the input, or the pool takes no more
+            error = raised
         finally:
-            del calls, self._calls  # an input that was not read to its end is closed here
-            self.arrived.put(END)
+            self._tasks._end_feed(self.window, error)
+            error = None  # its traceback holds this frame
             self._left(self)
 
-    def _cut_short(self, calls: Iterator[Call]) -> None:
+    def _submit_all(self, items: Iterator[Any]) -> BaseException | None:
+        """Returns what comes behind the last result."""
+        window, chunked = self.window, self._chunksize > 1
+        while self.stopped is None or self.stopped is joined:
+            if not self._tasks._feed(window, self._function, items, chunked=chunked, most=AT_ONCE):
+                return None
+            if not window.room and not self._wait_for_room():
+                break
         assert self.stopped is not None
         # with the last room the last item may have gone, and nobody has seen that yet
-        if self.stopped is not joined or next(calls, None) is not None:
-            self.error = self.stopped()
+        if self.stopped is joined and next(items, END) is END:
+            return None
+        return self.stopped()
 
-    def _has_room(self) -> bool:
-        if self.stopped is not None and self.stopped is not joined:
-            return False
-        if self._room is None:
-            return True
-        if self._room:
-            self._room -= 1
-            return True
-        return self._taken.get()
+    def _wait_for_room(self) -> bool:
+        """False: the input is cut short."""
+        window = self.window
+        while self.stopped is None:
+            window.on_room = functools.partial(self._told.put, None)
+            if window.room:
+                break
+            self._told.get()
+        return bool(window.room)
 
-    def _submit(self, target: Callable[..., Any], args: Any) -> None:
-        arrived = self.arrived
-        try:
-            if self._ordered:
-                arrived.put(self._tasks.apply_async(target, args))
-            else:
-                # put(outcome, meta): SimpleQueue ignores its second argument
-                self._tasks.apply_async(target, args, None, arrived.put, self.failed, None, True)
-        except Exception as error:  # it cannot be pickled; the next one may
-            if self._ordered:
-                arrived.put(self._tasks._submit_failed(error))
-            else:
-                self._tasks._submit_failed(error, None, self.failed)
-        self.submitted += 1
 
-    def end(self) -> BaseException:
-        """What the iterator raises that has met END."""
-        self.arrived.put(END)  # for the next call, and for other threads
-        error, self.error = self.error, None
-        return StopIteration() if error is None else error
+#: Stands for the end of the input.
+END = object()
 
 
 if TYPE_CHECKING:
@@ -172,111 +125,25 @@ else:
         """Generic at run time, too."""
 
 
-class IMapIterator(StandardIterator[T]):
+class IMapIterator(Results[T], StandardIterator[T]):  # type: ignore[misc]
     """What :meth:`Pool.imap` returns. Any thread may take results from it.
 
     An exception takes the place of its task's result (of its chunk's results); the
     next call goes on behind it.
     """
 
-    def __init__(self, feed: Feed, chunked: bool) -> None:
-        # nothing of the base class is used: its fields belong to multiprocessing's threads
-        self._feed = feed
-        self._chunked = chunked
-        self._returned: deque[Any] = deque()  # taken from the queue, and put back
-        self._values: deque[T] = deque()  # the rest of a chunk
+    # nothing of multiprocessing's class is used: its fields belong to its threads
 
-    def __iter__(self) -> IMapIterator[T]:
-        return self
-
-    def next(self, timeout: float | None = None) -> T:
-        """The next result. multiprocessing.TimeoutError if it is not there within
-        `timeout` seconds; it can be asked for again."""
-        if self._values:
-            try:
-                return self._values.popleft()
-            except IndexError:  # another thread was faster
-                pass
-        feed = self._feed
-        feed.check_process()
-        feed.consumer = threading.get_ident()
-        value = self._take(None if timeout is None else time.monotonic() + timeout)
-        feed.taken()
-        if type(value) is Raised:
-            try:
-                raise not_stopping(value.error)
-            finally:
-                del value  # the exception's traceback would keep it, and it the exception
-        if self._chunked:
-            first, *rest = value
-            self._values.extend(rest)
-            return first  # type: ignore[no-any-return]
-        return value  # type: ignore[no-any-return]
-
-    __next__ = next
-
-    def _take(self, deadline: float | None) -> Any:
-        """The next outcome: a value or a Raised. Raises what comes after the last one."""
-        job = self._arrival(deadline)
-        if job is END:
-            raise self._feed.end()
-        if type(job) is Raised:
-            return job
-        try:
-            job.wait(None if deadline is None else max(0.0, deadline - time.monotonic()))
-            if not job.ready():
-                raise multiprocessing.TimeoutError
-            if job.successful():
-                return job.get()
-        except BaseException:
-            self._returned.appendleft(job)
-            raise
-        return Raised(error_of(job))
-
-    def _arrival(self, deadline: float | None) -> Any:
-        if self._returned:
-            try:
-                return self._returned.popleft()
-            except IndexError:  # another thread was faster
-                pass
-        try:
-            if deadline is None:
-                return self._feed.arrived.get()
-            return self._feed.arrived.get(timeout=max(0.0, deadline - time.monotonic()))
-        except queue.Empty:
-            raise multiprocessing.TimeoutError from None
+    feed: Feed | None = None  # if the window has a bound
 
     def __del__(self) -> None:
         # nobody takes results any more, so there will never be room again
-        feed = getattr(self, "_feed", None)
-        if feed is not None and feed.bounded:
-            feed.stop(_dropped)
+        if self.feed is not None:
+            self.feed.stop(_dropped)
 
 
 class IMapUnorderedIterator(IMapIterator[T]):
     """What :meth:`Pool.imap_unordered` returns: outcomes as they come."""
-
-    def __init__(self, feed: Feed, chunked: bool) -> None:
-        super().__init__(feed, chunked)
-        self._lock = threading.Lock()
-        self._taken = 0
-        self._total: int | None = None
-
-    def _take(self, deadline: float | None) -> Any:
-        while True:
-            outcome = self._arrival(deadline)
-            with self._lock:
-                if outcome is END:
-                    self._total = self._feed.submitted
-                else:
-                    self._taken += 1
-                all_taken = self._taken == self._total
-            if outcome is not END:
-                if all_taken:
-                    self._feed.arrived.put(END)
-                return outcome
-            if all_taken:
-                raise self._feed.end()
 
 
 def joined() -> BaseException:

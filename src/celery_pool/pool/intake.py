@@ -48,7 +48,7 @@ class Intake:
     def join(self) -> None:
         """After close(): waits until all is submitted."""
         for feed in list(self._feeds):
-            if feed.bounded and feed.consumer == threading.get_ident():
+            if feed.window.size and feed.window.consumer == threading.get_ident():
                 feed.stop(joined)
         with self._changed:
             while self._open and self._tasks._running:
