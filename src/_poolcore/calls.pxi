@@ -37,9 +37,10 @@ cdef bint feed(Core core, Window window, object target, object items, uint16_t f
         try:
             job = send_or_fail(core, target, item, flags, callbacks, errbacks, keeper, marks)
         except BaseException:           # there is no job
-            window.count -= 1
+            if key >= window.taken:
+                window.count -= 1
             raise
-        if window.ordered:
+        if window.ordered and key >= window.taken:      # else it was closed meanwhile
             window_fill(window, key, job)
         reap_if_due(core)
     return True
@@ -62,15 +63,22 @@ cdef AsyncResult send_or_fail(Core core, object target, object item, uint16_t fl
         return submit_failed(core, error, callbacks, errbacks, None, keeper, marks)
 
 
+cdef object _Raised = _remote.Raised
+
+
 cdef class Results:
     """An iterator over the values of a window's jobs.
+
+    :param chunked: a job's value is a list of values.
+    :param owner: its ``failure_of(error, job)`` returns what is raised of what ended a task.
 
     Any thread may use it; a forked child may not (WrongProcess), but gather() what has ended.
     """
 
-    def __init__(self, TaskPoolBase pool not None, Window window not None, *, bint chunked=False):
+    def __init__(self, TaskPoolBase pool not None, Window window not None, *, bint chunked=False, owner=None):
         self.core = pool.core
         self.keeper = pool
+        self.owner = owner
         self.window = window
         self.chunked = chunked
 
@@ -93,6 +101,11 @@ cdef class Results:
         :raises StopIteration: there are no more.
         """
         return next_value(self, deadline_after(timeout))
+
+    def close(self):
+        """Of an ordered window: there are no more, and tasks that have not started are
+        cancelled."""
+        close_results(self)
 
     def gather(self, list values not None, timeout=None):
         """Appends all values; the first exception, of a task or behind the last, is kept in
@@ -120,7 +133,9 @@ cdef object next_value(Results results, int64_t deadline):
             continue                    # another thread was faster
         window_take(results.window)
         if job.outcome != VALUE:
-            raise _remote.not_stopping(job.payload)
+            error = job.payload
+            raise _remote.not_stopping(
+                error if results.owner is None else results.owner.failure_of(error, job))
         if not results.chunked:
             return job.payload
         results.values = job.payload
@@ -135,7 +150,22 @@ cdef inline object next_of_chunk(Results results):
     results.at += 1
     if results.at == len(values):
         results.values = None
+    if type(value) is _Raised:
+        raise _remote.not_stopping(value.error)
     return value
+
+
+cdef int close_results(Results results) except -1:
+    cdef Window window = results.window
+    results.values = None
+    if window is None:                  # __init__ was not called
+        return 0
+    jobs = window.pending()
+    window_clear(window)
+    if results.core.fork_generation == fork_generation:
+        for job in jobs:
+            cancel(job, _errors.TaskCancelled, {})
+    return 0
 
 
 cdef bint gather(Results results, list values, int64_t deadline) except -1:

@@ -150,7 +150,7 @@ cdef extern from "_poolcore/wait.h" nogil:
         uint32_t count
     int CP_GIVE_BACK, CP_TASK, CP_DEFINE, CP_STOP
     int CP_HELLO, CP_START_FAILED, CP_ACK, CP_RESULT, CP_ERROR, CP_EXPIRED, CP_LEAVING
-    int CP_KWARGS, CP_TARGET, CP_WANT_ACK, CP_IN_ARENA, CP_MANY, CP_STAR
+    int CP_KWARGS, CP_TARGET, CP_WANT_ACK, CP_IN_ARENA, CP_MANY, CP_STAR, CP_EACH
 
     unsigned CP_READY, CP_CLAIMED, CP_DONE, CP_REVOKED, CP_KILLED
     uint64_t cp_claim(uint64_t, unsigned)

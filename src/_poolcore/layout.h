@@ -82,7 +82,8 @@ enum {
     CP_WANT_ACK = 4,
     CP_IN_ARENA = 8,    /* payload is a cp_parcel */
     CP_MANY = 16,       /* args is a sequence of arguments: one call each, a list of results */
-    CP_STAR = 32        /* ... of tuples of arguments */
+    CP_STAR = 32,       /* ... of tuples of arguments */
+    CP_EACH = 64        /* ... and what a call raises stands in the place of its result */
 };
 
 /* A long payload: the lengths of its buffers (uint64_t each), the buffers (aligned

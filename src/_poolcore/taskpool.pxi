@@ -88,7 +88,7 @@ cdef class TaskPoolBase:
             kind, submit(self.core, target, args, kwargs, None, None, None, None, self, _of_future), owner)
 
     def _feed(self, Window window not None, target, items, *, bint chunked=False, bint star=False,
-              uint64_t most=UNLIMITED, callbacks=None, errbacks=None):
+              bint each=False, uint64_t most=UNLIMITED, callbacks=None, errbacks=None):
         """For the facades: submits a task for each of the next items, as far as there is room in
         the window. What is wrong with an item becomes its outcome.
 
@@ -96,13 +96,17 @@ cdef class TaskPoolBase:
         :param chunked: an item is a sequence of items, each of them a call; the task's result is
             the list of theirs.
         :param star: an item is the arguments of the call, and not the only one.
+        :param each: with both: what a call raises does not end its chunk; Results raises it in
+            the place of the call's result.
         :param most: tasks.
         :param callbacks: of each task; not where the window gives what comes first.
         :returns: False if `items` has come to its end.
         :raises Exception: what iterating raises, and what is wrong with the pool.
         """
-        return feed(self.core, window, target, items,
-                    (CP_MANY if chunked else 0) | (CP_STAR if star else 0), most, callbacks, errbacks, self)
+        cdef uint16_t flags = CP_STAR if star else 0
+        if chunked:
+            flags |= CP_MANY | (CP_EACH if each and star else 0)
+        return feed(self.core, window, target, items, flags, most, callbacks, errbacks, self)
 
     def _end_feed(self, Window window not None, error=None):
         """For the facades: nothing more is put into the window; who waits at it for more hears of

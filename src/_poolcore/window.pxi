@@ -153,6 +153,22 @@ cdef inline void window_arrived(Window window, object what) noexcept:
     window.arrived += 1
 
 
+cdef int window_clear(Window window) except -1:
+    """Nothing more is put in, and nothing of what is in an ordered one comes out."""
+    cdef PyObject **place
+    window.over = True
+    window.error = None
+    entries = []                        # destructors run when the state is whole
+    while window.ordered and window.taken != window.count:
+        place = &window.entries[window.taken & window.mask]
+        window.taken += 1
+        if place[0] != NULL:
+            entries.append(<object> place[0])
+            Py_DECREF(<object> place[0])
+            place[0] = NULL
+    return 0
+
+
 cdef inline PyObject *window_first(Window window, bint inside_dispatch) noexcept:
     """What comes next, borrowed, if it has ended; else NULL. `inside_dispatch`: for who runs
     callbacks, and so keeps those of others from running."""

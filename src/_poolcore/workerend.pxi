@@ -260,7 +260,10 @@ cdef object call_target(WorkerEnd end, cp_frame *frame, const uint8_t *payload, 
         target = known_function(end, frame.fid)
     if frame.flags & CP_MANY:
         args = (target, args)
-        target = _functions.starmap_all if frame.flags & CP_STAR else _functions.map_all
+        if frame.flags & CP_EACH:
+            target = _functions.starmap_each
+        else:
+            target = _functions.starmap_all if frame.flags & CP_STAR else _functions.map_all
     unpickled[0] = True
     if kwargs is None:
         return PyObject_Call(target, args, NULL)

@@ -579,6 +579,7 @@ cdef class Results:
     cdef object __weakref__
     cdef Core core
     cdef object keeper          # the TaskPool
+    cdef object owner           # says what is raised for what ended a task; or None
     cdef readonly Window window
     cdef bint chunked           # a job's value is a list of values
     cdef list values            # the rest of a chunk, from `at` on; None: it is used up

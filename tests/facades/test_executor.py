@@ -253,6 +253,15 @@ def test_an_exit_while_arguments_are_pickled_is_the_futures(executor):
     assert type(future.exception()) is SystemExit
     with pytest.raises(KeyboardInterrupt):  # may be the user's
         one.submit(tasks.same, tasks.raises_when_pickled(KeyboardInterrupt))
+    for chunksize in 1, 2:
+        results = one.map(
+            tasks.same, [tasks.raises_when_pickled(SystemExit), 1, 2, 3], chunksize=chunksize
+        )
+        with pytest.raises(SystemExit):
+            next(results)
+        assert list(results) == [1, 2, 3][chunksize - 1 :]
+    with pytest.raises(KeyboardInterrupt):
+        one.map(tasks.same, [1, tasks.raises_when_pickled(KeyboardInterrupt)])
     assert one.submit(tasks.same, 1).result(DEADLINE) == 1
 
 

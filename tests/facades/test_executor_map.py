@@ -5,6 +5,7 @@ from __future__ import annotations
 import itertools
 import time
 import weakref
+from concurrent.futures.process import BrokenProcessPool
 
 import pytest
 
@@ -78,6 +79,25 @@ def test_map_that_is_closed_cancels_the_rest(executor, tmp_path, chunksize):
     wait_until(lambda: one._life.pool._core.in_flight == 1, DEADLINE, "the rest cancelled")
     gate.open()
     one.shutdown()
+
+
+@pytest.mark.parametrize("options", [{}, {"buffersize": 2}, {"timeout": DEADLINE}])
+@pytest.mark.parametrize("chunksize", [1, 3])
+def test_nothing_comes_out_of_a_map_that_was_closed(executor, chunksize, options):
+    results = executor().map(tasks.same, range(10), chunksize=chunksize, **options)
+    assert next(results) == 0
+    results.close()
+    assert list(results) == []
+    results.close()
+
+
+@pytest.mark.parametrize("chunksize", [1, 2])
+def test_a_worker_that_dies_in_a_map_of_an_executor_that_it_breaks(executor, chunksize):
+    one = executor(1, lost_breaks_pool=True)
+    results = one.map(tasks.die_at, [0, 0, 1, 2], [1] * 4, chunksize=chunksize)
+    assert [next(results), next(results)] == [0, 0]
+    with pytest.raises(BrokenProcessPool):
+        next(results)
 
 
 def pass_or_wait(value):
@@ -216,6 +236,8 @@ def fail_or_pass_gate(path):
         ({"chunksize": 0}, ValueError),
         ({"buffersize": 0}, ValueError),
         ({"buffersize": "1"}, TypeError),
+        ({"buffersize": 2.5}, TypeError),
+        ({"chunksize": 1.5}, TypeError),
     ],
 )
 def test_map_refuses(executor, options, error):

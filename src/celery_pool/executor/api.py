@@ -1,18 +1,17 @@
 """TaskPoolExecutor: :class:`concurrent.futures.Executor` over :class:`TaskPool`.
 
 The parts: a future follows the job of its task and is settled by who looks at it.
-`Life` is what of an executor outlives it.
+`Life` is what of an executor outlives it. `map` makes no futures.
 """
 
 from __future__ import annotations
 
-import itertools
+import functools
 import logging
 import signal
 import time
-from collections import deque
-from collections.abc import Callable, Generator, Iterable, Iterator
-from concurrent.futures import CancelledError, Executor, Future
+from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import Executor, Future
 from multiprocessing.context import BaseContext
 from typing import TYPE_CHECKING, Any, ParamSpec, TypeVar, Unpack
 
@@ -21,22 +20,27 @@ from ..errors import (
     PoolClosed,
     PoolNotRunning,
     PoolTerminated,
-    SoftTimeLimitExceeded,
     StartError,
     WrongProcess,
 )
+from ..feeding.chunks import AT_ONCE, chunks
 from ..host.cpus import usable_cpus
 from ..options import SharedOptions, check_names
-from ..taskpool import AsyncResult, TaskPool
-from ..wire.remote import dump_error, load_error, not_stopping, of_arguments, without_frames
+from ..settings import count
+from ..taskpool import AsyncResult, TaskPool, Window
+from ..wire.remote import of_arguments, without_frames
 from .futures import TaskFuture
 from .life import Life
+from .mapresults import FedMapResults, MapResults
 
 if TYPE_CHECKING:
     from ..reports import Statistics
 
 P = ParamSpec("P")
 T = TypeVar("T")
+
+#: What submissions raise when the pool takes no more.
+_NO_MORE = (PoolClosed, PoolTerminated, PoolNotRunning, CrashLoopError, StartError)
 
 #: Seconds that an initializer may take; concurrent.futures knows no limit.
 START_TIMEOUT = 3600.0
@@ -142,7 +146,7 @@ class TaskPoolExecutor(Executor):
             submit = self._submit = self._life.begin()
         try:
             return submit(TaskFuture, self._life, fn, args, kwargs or None)
-        except (PoolClosed, PoolTerminated, PoolNotRunning, CrashLoopError, StartError) as error:
+        except _NO_MORE as error:
             raise self._life.refusal() from error
         except WrongProcess:
             raise
@@ -176,27 +180,51 @@ class TaskPoolExecutor(Executor):
         Past the timeout, when the input raises, and when the iterator is closed or
         dropped, tasks that have not started are cancelled.
         """
-        if chunksize < 1:
-            raise ValueError("chunksize must be >= 1.")
+        chunksize = count("chunksize", chunksize)
         if buffersize is not None:
             if not isinstance(buffersize, int):
                 raise TypeError("buffersize must be an integer or None")
             if buffersize < 1:
                 raise ValueError("buffersize must be None or > 0")
         deadline = None if timeout is None else time.monotonic() + timeout
-        calls = zip(*iterables, strict=False)
-        if chunksize == 1:
-            return _MapResults(_outcomes(self._submissions(fn, calls), buffersize, deadline))
-        chunks = iter(lambda: list(itertools.islice(calls, chunksize)), [])
-        tasks = ((fn, chunk) for chunk in chunks)
-        outcomes = _outcomes(self._submissions(_run_chunk, tasks), buffersize, deadline)
-        return _MapResults(_one_by_one(outcomes))
+        calls: Iterator[Any] = zip(*iterables, strict=False)
+        if self._submit is None:
+            calls = self._begun_at_first(calls)
+        life, window, chunked = self._life, Window(buffersize), chunksize > 1
+        feed = functools.partial(self._feed, window, fn, chunks(calls, chunksize), chunked)
+        results: MapResults[T]
+        if buffersize is None and timeout is None:
+            results = MapResults(life.pool, window, chunked=chunked, owner=life)
+        else:
+            results = FedMapResults(life, window, chunked, feed, deadline)
+        try:
+            feed()  # at once
+        except BaseException:
+            results.close()
+            raise
+        return results
 
-    def _submissions(
-        self, fn: Callable[..., T], calls: Iterable[tuple[Any, ...]]
-    ) -> Iterator[Future[T]]:
-        for args in calls:
-            yield self.submit(fn, *args)
+    def _begun_at_first(self, calls: Iterator[T]) -> Iterator[T]:
+        """Starts the workers at the first item."""
+        for call in calls:
+            if self._submit is None:
+                self._submit = self._life.begin()
+            yield call
+
+    def _feed(
+        self, window: Window, fn: Callable[..., Any], items: Iterator[Any], chunked: bool
+    ) -> None:
+        """Submits as many as there is room for."""
+        pool = self._life.pool
+        try:
+            while window.room:
+                if not pool._feed(
+                    window, fn, items, chunked=chunked, star=True, each=True, most=AT_ONCE
+                ):
+                    pool._end_feed(window)
+                    return
+        except _NO_MORE as error:
+            raise self._life.refusal() from error
 
     def shutdown(self, wait: bool = True, *, cancel_futures: bool = False) -> None:
         """No new tasks; what was submitted goes on. Idempotent.
@@ -287,111 +315,3 @@ def _initialize(initializer: Callable[..., object], initargs: tuple[Any, ...]) -
     except BaseException:
         logging.getLogger("concurrent.futures").critical("Exception in initializer:", exc_info=True)
         raise
-
-
-def _run_chunk(fn: Callable[..., T], chunk: list[tuple[Any, ...]]) -> list[T | _Raised]:
-    """In the worker."""
-    outcomes: list[T | _Raised] = []
-    for args in chunk:
-        try:
-            outcomes.append(fn(*args))
-        except SoftTimeLimitExceeded:  # of the chunk
-            raise
-        except Exception as error:
-            outcomes.append(_Raised(error))
-    return outcomes
-
-
-# ---- map ----
-
-
-class _Raised:
-    """In the place of a result: what a call has raised."""
-
-    __slots__ = ("error",)
-
-    def __init__(self, error: BaseException) -> None:
-        self.error = error
-
-    def __reduce__(self) -> tuple[Callable[[bytes], _Raised], tuple[bytes]]:
-        return _received, (dump_error(self.error),)
-
-
-def _received(data: bytes) -> _Raised:
-    return _Raised(load_error(data))
-
-
-class _MapResults(Iterator[T]):
-    """No generator, which an exception would end."""
-
-    def __init__(self, outcomes: Generator[T | _Raised]) -> None:
-        self._outcomes = outcomes
-
-    def __next__(self) -> T:
-        outcome = next(self._outcomes)
-        if type(outcome) is not _Raised:
-            return outcome  # type: ignore[return-value]
-        try:
-            raise not_stopping(outcome.error)
-        finally:
-            # the exception's traceback would keep them: the rest would not be cancelled when
-            # the iterator is dropped
-            del self, outcome
-
-    def close(self) -> None:
-        """Cancels the tasks that have not started."""
-        self._outcomes.close()
-
-
-def _outcomes(
-    submissions: Iterator[Future[T]], buffersize: int | None, deadline: float | None
-) -> Generator[T | _Raised]:
-    """Submits at once, yields later."""
-    futures: deque[Future[T]] = deque()
-    try:
-        for future in itertools.islice(submissions, buffersize):
-            futures.append(future)
-    except BaseException:
-        _cancel(futures)
-        raise
-    return _in_order(futures, submissions, deadline)
-
-
-def _in_order(
-    futures: deque[Future[T]], submissions: Iterator[Future[T]], deadline: float | None
-) -> Generator[T | _Raised]:
-    # keeps no reference to a future or result that it has yielded
-    try:
-        while futures:
-            futures.extend(itertools.islice(submissions, 1))
-            yield _outcome(futures.popleft(), deadline)
-    finally:
-        _cancel(futures)
-
-
-def _outcome(future: Future[Any], deadline: float | None) -> Any:
-    """TimeoutError if it is not there in time; one of the call itself is an outcome."""
-    try:
-        error = future.exception(None if deadline is None else deadline - time.monotonic())
-        return future.result() if error is None else _Raised(error)
-    except CancelledError as error:
-        return _Raised(error)
-    finally:
-        future.cancel()
-
-
-def _cancel(futures: deque[Future[T]]) -> None:
-    for future in futures:
-        future.cancel()
-
-
-def _one_by_one(
-    chunks: Generator[list[T | _Raised] | _Raised],
-) -> Generator[T | _Raised]:
-    for chunk in chunks:
-        if isinstance(chunk, _Raised):
-            yield chunk
-            continue
-        chunk.reverse()
-        while chunk:
-            yield chunk.pop()

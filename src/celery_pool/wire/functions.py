@@ -5,6 +5,9 @@ from __future__ import annotations
 import pickle
 from collections.abc import Callable, Iterable
 
+from ..errors import SoftTimeLimitExceeded
+from .remote import Raised
+
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from typing import Any
@@ -50,3 +53,16 @@ def map_all(function: Callable[[Any], Any], items: Iterable[Any]) -> list[Any]:
 def starmap_all(function: Callable[..., Any], items: Iterable[Iterable[Any]]) -> list[Any]:
     """In the worker."""
     return [function(*item) for item in items]
+
+
+def starmap_each(function: Callable[..., Any], items: Iterable[Iterable[Any]]) -> list[Any]:
+    """In the worker: a call that raises does not keep the others from theirs."""
+    outcomes: list[Any] = []
+    for item in items:
+        try:
+            outcomes.append(function(*item))
+        except SoftTimeLimitExceeded:  # of all of them
+            raise
+        except Exception as error:
+            outcomes.append(Raised(error))
+    return outcomes

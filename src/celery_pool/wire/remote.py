@@ -129,6 +129,22 @@ def load_error(data: bytes) -> BaseException:
     return exception
 
 
+class Raised:
+    """In the place of a result, among others: what a call has raised."""
+
+    __slots__ = ("error",)
+
+    def __init__(self, error: BaseException) -> None:
+        self.error = error
+
+    def __reduce__(self) -> tuple[Callable[[bytes], Raised], tuple[bytes]]:
+        return _received, (dump_error(self.error),)
+
+
+def _received(data: bytes) -> Raised:
+    return Raised(load_error(data))
+
+
 def _remote_traceback(text: str) -> Exception:
     from multiprocessing.pool import RemoteTraceback  # type: ignore[attr-defined]
 
