@@ -1,4 +1,4 @@
-"""AsyncTaskPool.imap_unordered."""
+"""AsyncTaskPool.imap and imap_unordered."""
 
 from __future__ import annotations
 
@@ -33,6 +33,67 @@ def test_imap_unordered(run, source, buffersize):
             stream = pool.imap_unordered(tasks.same, source(300), buffersize=buffersize)
             assert sorted([value async for value in stream]) == list(range(300))
             assert [v async for v in pool.imap_unordered(tasks.same, source(0))] == []
+
+    run(main)
+
+
+@pytest.mark.parametrize("source", [range, numbers], ids=["plain", "asynchronous"])
+@pytest.mark.parametrize("buffersize", [None, 1, 3, 1000])
+def test_imap_in_order(run, source, buffersize):
+    async def main():
+        async with new_pool() as pool:
+            stream = pool.imap(tasks.same, source(300), buffersize=buffersize)
+            assert [value async for value in stream] == list(range(300))
+            assert [v async for v in pool.imap(tasks.same, source(0))] == []
+
+    run(main)
+
+
+def test_imap_in_order_waits_for_the_first(run, gate):
+    """What ends early is kept, and counts in the buffer."""
+
+    async def main():
+        taken = []
+
+        def jobs() -> Iterator[Any]:
+            yield tasks.pass_gate, gate.path, 0
+            for i in range(1, 100):
+                taken.append(i)
+                yield tasks.same, i
+
+        async with new_pool() as pool:
+            stream = pool.imap(tasks_call, jobs(), buffersize=6)
+            first = asyncio.ensure_future(anext(stream))
+            await until(lambda: pool.statistics().succeeded == 5)
+            assert not first.done() and taken == [1, 2, 3, 4, 5]
+            gate.open()
+            assert await first == 0
+            assert [value async for value in stream] == list(range(1, 100))
+
+    run(main)
+
+
+def test_imap_in_order_with_exceptions(run):
+    async def main():
+        async with new_pool() as pool:
+            stream = pool.imap(tasks.invert, [1, 0, 2], return_exceptions=True)
+            found = [value async for value in stream]
+            assert found[0] == 1 and isinstance(found[1], ZeroDivisionError) and found[2] == 0.5
+            stream = pool.imap(tasks.invert, [1, 0, 2])
+            assert await anext(stream) == 1
+            with pytest.raises(ZeroDivisionError):
+                await anext(stream)
+
+    run(main)
+
+
+@pytest.mark.parametrize("buffersize, error", [(2.5, TypeError), ("3", TypeError), (0, ValueError)])
+@pytest.mark.parametrize("method", ["imap", "imap_unordered"])
+def test_buffersize_is_checked(run, method, buffersize, error):
+    async def main():
+        async with new_pool() as pool:
+            with pytest.raises(error, match="buffersize"):
+                getattr(pool, method)(tasks.same, [1], buffersize=buffersize)
 
     run(main)
 

@@ -14,7 +14,8 @@ from ..errors import PoolFull, PoolNotRunning, PoolRunning
 from ..facade_side import AwaitedBase, fail, succeed
 from ..options import WorkerOptions, check_names
 from ..reports import Statistics
-from ..taskpool import AsyncResult, TaskPool
+from ..settings import count_or_none
+from ..taskpool import AsyncResult, TaskPool, Window
 from .looking import Looking
 from .slots import Slots
 from .streams import Stream
@@ -254,14 +255,31 @@ class AsyncTaskPool(AwaitedBase):
         Its ``aclose()`` cancels the rest. After a ``break`` the event loop does that
         when the generator is collected; ``contextlib.aclosing`` does it at once.
         """
-        if buffersize is None:
-            buffersize = self._pool.limit or 2 * self._pool.processes
-        elif buffersize < 1:
-            raise ValueError(f"buffersize must be at least 1, not {buffersize}")
-        if not isinstance(iterable, AsyncIterable):
-            iterable = iter(iterable)
         options = _options(soft_timeout, timeout, expires)
-        return self._stream(fn, iterable, buffersize, return_exceptions, options)
+        window = self._window(buffersize, ordered=False)
+        return self._stream(fn, _iterating(iterable), window, return_exceptions, options)
+
+    def imap(
+        self,
+        fn: Callable[[Any], T],
+        iterable: Iterable[Any] | AsyncIterable[Any],
+        *,
+        buffersize: int | None = None,
+        return_exceptions: bool = False,
+        soft_timeout: float | None = None,
+        timeout: float | None = None,
+        expires: float | datetime.datetime | None = None,
+    ) -> AsyncGenerator[T, None]:
+        """As :meth:`imap_unordered`, with the results in the order of the iterable: one that
+        is late holds back those behind it, of which there are at most `buffersize`.
+        """
+        options = _options(soft_timeout, timeout, expires)
+        window = self._window(buffersize, ordered=True)
+        return self._stream(fn, _iterating(iterable), window, return_exceptions, options)
+
+    def _window(self, buffersize: int | None, ordered: bool) -> Window:
+        size = count_or_none("buffersize", buffersize)
+        return Window(size or self._pool.limit or 2 * self._pool.processes, ordered)
 
     @property
     def limit(self) -> int | None:
@@ -338,31 +356,30 @@ class AsyncTaskPool(AwaitedBase):
         self,
         fn: Callable[[Any], Any],
         iterable: Any,
-        buffersize: int,
+        window: Window,
         return_exceptions: bool,
         options: dict[str, Any],
     ) -> AsyncGenerator[Any, None]:
         loop = self._check_loop()
-        stream = Stream(loop, iterable)
+        stream = Stream(loop, iterable, window)
         slots = self._slots
-        jobs = stream.jobs
-        key = 0
         in_front = False  # it has waited for its turn
         try:
             while True:
-                while stream.unfinished() < buffersize and stream.source.ready():
+                while window.room and stream.source.ready():
                     if not in_front and slots.all_taken():
-                        if stream.unfinished():
+                        if len(window):
                             break
                         await slots.wait()
-                    key += 1
+                    key = window.put()
                     item = stream.source.item
                     try:
                         job = self._place(
                             fn, (item,), None, stream.succeed, stream.fail, key, options
                         )
                     except PoolFull:
-                        if stream.unfinished():
+                        window.withdraw()
+                        if len(window):
                             break
                         await slots.wait_in_front()
                         in_front = True
@@ -370,9 +387,9 @@ class AsyncTaskPool(AwaitedBase):
                     in_front = False
                     stream.source.take()
                     if not job.ready():
-                        jobs[key] = job
-                if stream.done:
-                    success, value = stream.done.popleft()
+                        stream.jobs[key] = job
+                if window.ready:
+                    success, value = window.take()
                     if success or return_exceptions:
                         yield value
                         continue
@@ -380,12 +397,12 @@ class AsyncTaskPool(AwaitedBase):
                         raise value
                     finally:
                         del value  # its traceback holds this frame
-                if not jobs and stream.source.exhausted:
+                if not len(window) and stream.source.exhausted:
                     return
                 await stream.change()
         finally:
             stream.close()
-            for job in list(jobs.values()):
+            for job in list(stream.jobs.values()):
                 self._abandon(job)
 
     def _place(
@@ -417,6 +434,11 @@ class AsyncTaskPool(AwaitedBase):
                 raise PoolNotRunning("the pool is not running: use `async with`, or await start()")
             raise RuntimeError(f"{self!r} belongs to another event loop")
         return running
+
+
+def _iterating(iterable: Iterable[Any] | AsyncIterable[Any]) -> Any:
+    """TypeError at the call if it is neither."""
+    return iterable if isinstance(iterable, AsyncIterable) else iter(iterable)
 
 
 def _options(

@@ -1,23 +1,25 @@
-"""What goes into and comes out of one AsyncTaskPool.imap_unordered; all of it in the
-loop's thread."""
+"""What goes into and comes out of one imap of an AsyncTaskPool; all of it in the loop's
+thread."""
 
 from __future__ import annotations
 
 import asyncio
-from collections import deque
 from collections.abc import AsyncIterable, Callable
 from typing import Any
 
-from ..taskpool import AsyncResult
+from ..taskpool import AsyncResult, Window
 
 
 class Stream:
-    """What has become of the tasks of one imap_unordered, and where its items come from."""
+    """What has become of the tasks of one imap, and where its items come from.
 
-    def __init__(self, loop: asyncio.AbstractEventLoop, iterable: Any) -> None:
+    :param window: of (success, value).
+    """
+
+    def __init__(self, loop: asyncio.AbstractEventLoop, iterable: Any, window: Window) -> None:
         self._loop = loop
-        self.jobs: dict[int, AsyncResult[Any]] = {}
-        self.done: deque[tuple[bool, Any]] = deque()
+        self.window = window
+        self.jobs: dict[int, AsyncResult[Any]] = {}  # those that have not ended
         self.closed = False
         self._waiter: asyncio.Future[None] | None = None
         self.source: Source | AsyncSource
@@ -25,10 +27,6 @@ class Stream:
             self.source = AsyncSource(loop, iterable, self.wake)
         else:
             self.source = Source(iterable)
-
-    def unfinished(self) -> int:
-        """Tasks in flight or not taken."""
-        return len(self.jobs) + len(self.done)
 
     def succeed(self, value: Any, key: int) -> None:
         self._ended(True, value, key)
@@ -39,7 +37,7 @@ class Stream:
     def _ended(self, success: bool, value: Any, key: int) -> None:
         self.jobs.pop(key, None)
         if not self.closed:
-            self.done.append((success, value))
+            self.window.arrive((success, value), key)
             self.wake()
 
     def wake(self) -> None:
