@@ -23,7 +23,7 @@ FOR_GUESTS = {
     "celery_pool.errors": "public",
     "celery_pool.host.cpus": "the default number of processes, before there is a pool",
     "celery_pool.options": "public",
-    "celery_pool.taskpool": "AsyncResult and TaskPool; `celery_pool` itself imports all facades",
+    "celery_pool.taskpool": "TaskPool and its results; `celery_pool` itself imports all facades",
     "celery_pool.wire.remote": "UnpicklableError, which users can receive",
 }
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Callable
 
+from ..taskpool import Window
 from .failures import Failure
 from .output import Sink
 
@@ -15,7 +16,8 @@ _to_json = json.JSONEncoder().encode
 
 
 class Lines:
-    """Takes each outcome once, and writes its line as soon as it is there."""
+    """Takes each outcome once, and writes its line: in the order of the input, or as soon as it
+    is there."""
 
     def __init__(
         self,
@@ -24,8 +26,10 @@ class Lines:
         on_failure: Callable[[Failure], None],
         *,
         envelope: bool,
+        ordered: bool,
     ) -> None:
-        self.submitted = 0
+        self._window = Window(WINDOW if ordered else None, ordered)
+        self._kept = 0  # bytes of lines that came too early
         self.finished = 0
         self.failed = 0
         self.closed = False  # from now on failures are ours, by ending the pool early
@@ -33,6 +37,15 @@ class Lines:
         self._errors = errors
         self._on_failure = on_failure
         self._envelope = envelope
+
+    @property
+    def submitted(self) -> int:
+        """Tasks of which an outcome comes, or has come."""
+        return self._window.count
+
+    def expect(self) -> int:
+        """One more task: its index."""
+        return self._window.put()
 
     def on_result(self, result: bytes, index: int) -> None:
         """The callback. The result is a JSON document, or nothing for a record that held none."""
@@ -58,47 +71,19 @@ class Lines:
             self._add(index, b"")
         self._on_failure(failure)
 
-    def crowded(self, index: int) -> bool:
-        """Whether the task with this index should wait before it is submitted."""
-        return self._output.unwritten + self._errors.unwritten > MEMORY
+    def crowded(self) -> bool:
+        """Whether the next task should wait before it is submitted."""
+        if not self._window.room:
+            return True
+        return self._output.unwritten + self._errors.unwritten + self._kept > MEMORY
 
     def _add(self, index: int, line: bytes) -> None:
-        if line:
-            self._output.put(line)
-
-
-class OrderedLines(Lines):
-    """Writes the lines in the order of the input, and keeps back those that came too early."""
-
-    def __init__(
-        self,
-        output: Sink,
-        errors: Sink,
-        on_failure: Callable[[Failure], None],
-        *,
-        envelope: bool,
-    ) -> None:
-        super().__init__(output, errors, on_failure, envelope=envelope)
-        self._next = 0  # index of the first outcome that is missing
-        self._early: dict[int, bytes] = {}
-        self._early_bytes = 0
-
-    def crowded(self, index: int) -> bool:
-        unwritten = self._output.unwritten + self._errors.unwritten
-        return index >= self._next + WINDOW or unwritten + self._early_bytes > MEMORY
-
-    def _add(self, index: int, line: bytes) -> None:
-        early = self._early
-        if index != self._next:
-            early[index] = line
-            self._early_bytes += len(line)
-            return
-        if line:
-            self._output.put(line)
-        index += 1
-        while early and (kept := early.pop(index, None)) is not None:
-            if kept:
-                self._early_bytes -= len(kept)
-                self._output.put(kept)
-            index += 1
-        self._next = index
+        """Writes what is due, and keeps back what came too early."""
+        window = self._window
+        window.arrive(line, index)
+        self._kept += len(line)
+        while window.ready:
+            line = window.take()
+            self._kept -= len(line)
+            if line:
+                self._output.put(line)

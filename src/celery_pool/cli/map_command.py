@@ -24,7 +24,7 @@ from .. import PoolError, TaskPool
 from ..options import WorkerOptions
 from . import function, record_tasks, sources, switches
 from .failures import Failure
-from .lines import MEMORY, Lines, OrderedLines
+from .lines import MEMORY, Lines
 from .output import Sink, Writer, is_same_file, open_sink
 from .progress import Progress
 from .stopping import Reason, Stopped, Stopper
@@ -130,8 +130,11 @@ class Mapping:
         self._target, self._records = _input(options)
         self._output, self._errors = _sinks(options)
         self._stopper = Stopper()
-        kind = Lines if options.unordered else OrderedLines
-        self._lines = kind(self._output, self._errors, self._on_failure, envelope=options.envelope)
+        self._lines = Lines(
+            *(self._output, self._errors, self._on_failure),
+            envelope=options.envelope,
+            ordered=not options.unordered,
+        )
         self._progress = Progress(self._lines, self._records.total)
         self._writer = Writer([self._output, self._errors], self._progress, self._on_write_error)
 
@@ -184,23 +187,20 @@ class Mapping:
         lines, stopper, target = self._lines, self._stopper, self._target
         submit, crowded = pool.apply_async, lines.crowded
         callbacks, errbacks = (lines.on_result,), (lines.on_error,)
-        for index, record in enumerate(self._records):
-            if crowded(index):
-                self._wait_for_room(pool, index)
+        for record in self._records:
+            if crowded():
+                self._wait_for_room(pool)
             if stopper.reason is not None:
                 raise Stopped
+            function: Callable[[Any], Any] = target
             if type(record) is not bytes:
-                submit(
-                    record_tasks.on_unreadable, (record,), None, callbacks, errbacks, None, index
-                )
-            else:
-                if len(record) > LARGE:
-                    self._wait_for_memory(pool, len(record))
-                submit(target, (record,), None, callbacks, errbacks, None, index)
-            lines.submitted = index + 1
+                function = record_tasks.on_unreadable
+            elif len(record) > LARGE:
+                self._wait_for_memory(pool, len(record))
+            submit(function, (record,), None, callbacks, errbacks, None, lines.expect())
 
-    def _wait_for_room(self, pool: TaskPool, index: int) -> None:
-        while self._stopper.reason is None and self._lines.crowded(index):
+    def _wait_for_room(self, pool: TaskPool) -> None:
+        while self._stopper.reason is None and self._lines.crowded():
             if not pool.wait_for_result():
                 time.sleep(
                     0.01

@@ -14,7 +14,9 @@ REFRESH = 0.1  # seconds from one drawing to the next
 
 
 class Counters(Protocol):
-    submitted: int
+    @property
+    def submitted(self) -> int: ...
+
     finished: int
     failed: int
 
