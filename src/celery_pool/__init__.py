@@ -8,71 +8,33 @@ from ._version import __version__
 
 TYPE_CHECKING = False  # typing's would cost its import
 if TYPE_CHECKING:
+    from . import errors
     from .child.current import CurrentWorker, current_worker
     from .einfo import ExceptionInfo
-    from .errors import (
-        AttachError,
-        CrashLoopError,
-        MemoryLimitExceeded,
-        PayloadTooLarge,
-        PoolClosed,
-        PoolError,
-        PoolFull,
-        PoolNotRunning,
-        PoolRunning,
-        PoolTerminated,
-        ResultDecodingError,
-        ResultEncodingError,
-        SoftTimeLimitExceeded,
-        StartError,
-        TaskCancelled,
-        TaskExpired,
-        TaskTerminated,
-        TimeLimitExceeded,
-        WorkerLostError,
-        WrongProcess,
-    )
+    from .errors import *  # noqa: F403 - each of errors.__all__
     from .executor import TaskFuture, TaskPoolExecutor
     from .options import PoolOptions
     from .pool import Pool
     from .reports import DrainReport, Statistics
     from .taskpool import AsyncResult, TaskPool
 
-__all__ = [
-    "AsyncResult",
-    "AttachError",
-    "CrashLoopError",
-    "CurrentWorker",
-    "DrainReport",
-    "ExceptionInfo",
-    "MemoryLimitExceeded",
-    "PayloadTooLarge",
-    "Pool",
-    "PoolClosed",
-    "PoolError",
-    "PoolFull",
-    "PoolNotRunning",
-    "PoolOptions",
-    "PoolRunning",
-    "PoolTerminated",
-    "ResultDecodingError",
-    "ResultEncodingError",
-    "SoftTimeLimitExceeded",
-    "StartError",
-    "Statistics",
-    "TaskCancelled",
-    "TaskExpired",
-    "TaskFuture",
-    "TaskPool",
-    "TaskPoolExecutor",
-    "TaskTerminated",
-    "TimeLimitExceeded",
-    "WorkerLostError",
-    "WrongProcess",
-    "__version__",
-    "current_worker",
-]
+    __all__ = [
+        "AsyncResult",
+        "CurrentWorker",
+        "DrainReport",
+        "ExceptionInfo",
+        "Pool",
+        "PoolOptions",
+        "Statistics",
+        "TaskFuture",
+        "TaskPool",
+        "TaskPoolExecutor",
+        "__version__",
+        "current_worker",
+    ]
+    __all__ += errors.__all__
 
+#: Where the names of `__all__` are defined; all others: errors.
 _HOMES = {
     "AsyncResult": "taskpool",
     "CurrentWorker": "child.current",
@@ -84,8 +46,9 @@ _HOMES = {
     "TaskFuture": "executor",
     "TaskPool": "taskpool",
     "TaskPoolExecutor": "executor",
+    "__version__": "_version",
     "current_worker": "child.current",
-}  # of all others: errors
+}
 _PUBLIC_MODULES = ("einfo", "errors", "options")
 
 if not TYPE_CHECKING:  # or any name would pass the type checkers
@@ -95,11 +58,14 @@ if not TYPE_CHECKING:  # or any name would pass the type checkers
 
         if name in _PUBLIC_MODULES:
             return import_module(f".{name}", __name__)
-        if name not in __all__:
+        if name == "__all__":
+            value = sorted([*_HOMES, *import_module(".errors", __name__).__all__])
+        elif name in _HOMES or (name[0] != "_" and name in __getattr__("__all__")):
+            value = getattr(import_module(f".{_HOMES.get(name, 'errors')}", __name__), name)
+        else:
             raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-        value = getattr(import_module(f".{_HOMES.get(name, 'errors')}", __name__), name)
         globals()[name] = value
         return value
 
     def __dir__():
-        return sorted({*globals(), *__all__, *_PUBLIC_MODULES})
+        return sorted({*globals(), *__getattr__("__all__"), *_PUBLIC_MODULES})

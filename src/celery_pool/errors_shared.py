@@ -31,5 +31,6 @@ class ResultEncodingError(PoolError, MaybeEncodingError):  # type: ignore[misc]
         return f"the result {self.value} could not be pickled: {self.exc}"
 
 
-for _class in (PoolFull, TaskCancelled, ResultEncodingError):
-    _class.__module__ = PoolError.__module__
+for _class in list(globals().values()):
+    if isinstance(_class, type) and _class.__module__ == __name__:
+        _class.__module__ = PoolError.__module__
