@@ -86,7 +86,7 @@ cdef object encode(Codec codec, object value):
     cdef Shape shape = ANY
     cdef Gather gather
     if codec.plain:
-        plain = plain_pickle(value)
+        plain = plain_list(value) if type(value) is list else plain_pickle(value)
         if plain is not None:
             return plain
         shape = shape_of(value, 3)

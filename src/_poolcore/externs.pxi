@@ -38,6 +38,10 @@ cdef extern from "Python.h":
     PyObject *PyUnicode_DecodeASCII(const char *, Py_ssize_t, const char *) except NULL
     PyObject *PyBytes_New "PyBytes_FromStringAndSize"(const char *, Py_ssize_t) except NULL
     object PyTuple_New(Py_ssize_t)
+    object PyList_New(Py_ssize_t)
+    Py_ssize_t PyList_GET_SIZE(object)
+    PyObject *PyList_GET_ITEM(object, Py_ssize_t)
+    void PyList_SET_ITEM(object, Py_ssize_t, object)
     PyObject *PyIter_Next(object) except? NULL
     Py_ssize_t PY_SSIZE_T_MAX
     void PyTuple_SET_ITEM(object, Py_ssize_t, object)

@@ -5,6 +5,7 @@
 
 cdef enum:
     PLAIN_BYTES = 512       # longest pickle written here
+    PLAIN_LIST = 60000      # the same, of a list of numbers: a ring takes it
 
 cdef bytes plain_pickle(object value):
     """The pickle of a number, string, bytes, None or a tuple of these; None if it is
@@ -33,6 +34,62 @@ cdef bytes plain_pickle(object value):
     at[0] = OP_STOP
     at += 1
     return PyBytes_FromStringAndSize(<const char *> buffer, at - buffer)
+
+
+cdef bytes plain_list(list value):
+    """The pickle of a list of numbers (and None, True, False), or of tuples of at most three of
+    these: what chunks of many small calls and their results are. None if it is anything else,
+    or long. No strings: pickle would write the same one once."""
+    cdef Py_ssize_t i, j, parts, room, size = PyList_GET_SIZE(value)
+    cdef uint8_t *buffer
+    cdef uint8_t *at
+    cdef uint8_t *end
+    cdef PyObject *item
+    if size and plain_kind(PyList_GET_ITEM(value, 0)) == 0:
+        return None
+    room = min(32 * size, <Py_ssize_t> PLAIN_LIST) + 64
+    at = buffer = <uint8_t *> PyMem_Malloc(room)
+    end = buffer + room - 32
+    if buffer == NULL:
+        raise MemoryError()
+    at[0] = OP_PROTO
+    at[1] = 5
+    at[2] = OP_EMPTY_LIST
+    at[3] = OP_MARK
+    at += 4 if size else 3
+    try:
+        for i in range(size):
+            item = PyList_GET_ITEM(value, i)
+            if plain_kind(item) == 1:
+                at = plain_item(<object> item, at, end)
+            elif type(<object> item) is tuple and PyTuple_GET_SIZE(<object> item) <= 3:
+                parts = PyTuple_GET_SIZE(<object> item)
+                for j in range(parts):
+                    if at == NULL or plain_kind(PyTuple_GET_ITEM(<object> item, j)) != 1:
+                        return None
+                    at = plain_item(<object> PyTuple_GET_ITEM(<object> item, j), at, end)
+                if at != NULL:
+                    at[0] = <uint8_t> (OP_TUPLE1 + parts - 1 if parts else OP_EMPTY_TUPLE)
+                    at += 1
+            else:
+                return None
+            if at == NULL:
+                return None
+        if size:
+            at[0] = OP_APPENDS
+            at += 1
+        at[0] = OP_STOP
+        return PyBytes_FromStringAndSize(<const char *> buffer, at + 1 - buffer)
+    finally:
+        PyMem_Free(buffer)
+
+
+cdef inline int plain_kind(PyObject *item) noexcept:
+    """1: a number, None, True or False; 2: a tuple; else 0."""
+    kind = type(<object> item)
+    if kind is int or kind is float or kind is bool or <object> item is None:
+        return 1
+    return 2 if kind is tuple else 0
 
 
 cdef inline uint8_t *plain_item(object value, uint8_t *at, uint8_t *end) noexcept:
@@ -119,9 +176,13 @@ cdef object plain_value(const uint8_t *at, uint64_t length):
     cdef Py_ssize_t count = 0
     cdef object value = NOT_PLAIN
     cdef bint marked
-    if length < 4 or length > PLAIN_BYTES + 32 or at[0] != OP_PROTO or at[1] != 5:
+    if length < 4 or length > PLAIN_LIST + 64 or at[0] != OP_PROTO or at[1] != 5:
         return NOT_PLAIN
     at += 2
+    if at[0] == OP_EMPTY_LIST:
+        return plain_list_value(at + 1, end)
+    if length > PLAIN_BYTES + 32:
+        return NOT_PLAIN
     marked = at[0] == OP_MARK
     at += marked
     try:
@@ -143,6 +204,83 @@ cdef object plain_value(const uint8_t *at, uint64_t length):
         while count:
             count -= 1
             Py_DECREF(<object> items[count])
+
+
+cdef object plain_list_value(const uint8_t *at, const uint8_t *end):
+    """Of what plain_list has written, behind its OP_EMPTY_LIST."""
+    cdef PyObject **items
+    cdef Py_ssize_t count, i, size, filled = 0
+    cdef uint8_t opcode
+    if end - at == 1 and at[0] == OP_STOP:
+        return []
+    if end - at < 4 or at[0] != OP_MARK or end[-2] != OP_APPENDS or end[-1] != OP_STOP:
+        return NOT_PLAIN
+    at += 1
+    end -= 2
+    count = items_within(at, end)
+    if count <= 0:
+        return NOT_PLAIN
+    items = <PyObject **> PyMem_Malloc((count + 3) * sizeof(PyObject *))
+    if items == NULL:
+        raise MemoryError()
+    try:
+        while at != end:
+            opcode = at[0]
+            if opcode == OP_EMPTY_TUPLE or OP_TUPLE1 <= opcode <= OP_TUPLE1 + 2:
+                size = 0 if opcode == OP_EMPTY_TUPLE else opcode - OP_TUPLE1 + 1
+                value = PyTuple_New(size)
+                for i in range(size):
+                    filled -= 1
+                    PyTuple_SET_ITEM(value, size - 1 - i, <object> items[filled])
+                Py_INCREF(value)
+                items[filled] = <PyObject *> value
+                at += 1
+            else:
+                at = plain_read(at, end, &items[filled])
+            filled += 1
+        values = PyList_New(count)
+        while filled:
+            filled -= 1
+            PyList_SET_ITEM(values, filled, <object> items[filled])
+        return values
+    finally:
+        while filled:
+            filled -= 1
+            Py_DECREF(<object> items[filled])
+        PyMem_Free(items)
+
+
+cdef Py_ssize_t items_within(const uint8_t *at, const uint8_t *end) noexcept:
+    """How many numbers, and tuples of numbers; -1: it is none of ours. There are never more than
+    so many and three on the way, nor any tuple within a tuple."""
+    cdef Py_ssize_t count = 0, fresh = 0    # of these: since the last tuple
+    cdef Py_ssize_t size
+    while at < end:
+        size = 1
+        if at[0] == OP_BININT1:
+            size = 2
+        elif at[0] == OP_BININT:
+            size = 5
+        elif at[0] == OP_BINFLOAT:
+            size = 9
+        elif at[0] == OP_LONG1:
+            if end - at < 10 or at[1] != 8:
+                return -1
+            size = 10
+        elif at[0] == OP_EMPTY_TUPLE or OP_TUPLE1 <= at[0] <= OP_TUPLE1 + 2:
+            size = 0 if at[0] == OP_EMPTY_TUPLE else at[0] - OP_TUPLE1 + 1
+            if size > fresh:
+                return -1
+            count += 1 - size
+            fresh = 0
+            at += 1
+            continue
+        elif at[0] != OP_NONE and at[0] != OP_TRUE and at[0] != OP_FALSE:
+            return -1
+        count += 1
+        fresh += 1
+        at += size
+    return count if at == end else -1
 
 
 cdef inline bint ends_items(uint8_t opcode) noexcept:

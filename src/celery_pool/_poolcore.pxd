@@ -17,6 +17,8 @@ cdef enum PickleOpcode:     # see CPython's pickletools
     OP_BININT = 0x4a
     OP_BININT1 = 0x4b
     OP_NONE = 0x4e
+    OP_EMPTY_LIST = 0x5d
+    OP_APPENDS = 0x65
     OP_BINUNICODE = 0x58
     OP_TUPLE = 0x74
     OP_PROTO = 0x80

@@ -11,6 +11,7 @@ import pytest
 
 import tasks
 from celery_pool._poolcore import read_plain
+from celery_pool.taskpool import Results, Window
 from support import DEADLINE
 
 EDGES = [
@@ -99,7 +100,7 @@ def test_what_is_read_is_what_pickle_reads(value):
             written.append(data)
 
     head, end = b"\x80\x05", b"."
-    for pickled in pickles_by_hand(value):
+    for pickled in [*pickles_by_hand(value), *lists_by_hand(value)]:
         data = head + pickled + end
         note(data)
         for length in range(len(data)):
@@ -134,6 +135,47 @@ def pickles_by_hand(value):
     else:
         return []
     return [item, item + b"\x85", item + b"K\x07\x86", b"(" + 4 * item + b"t", b"(" + item + b"t"]
+
+
+def lists_by_hand(value):
+    """Of numbers, and of tuples of them."""
+    if type(value) in (str, bytes) or pickles_by_hand(value) == []:
+        return []
+    item = pickles_by_hand(value)[0]
+    inside = [item, 5 * item, item + b"\x85", 2 * item + b"\x86)N", 5 * item + b"\x87" + item]
+    return [b"](" + items + b"e" for items in inside] + [b"]"]
+
+
+NUMBERS = [0, 1, -1, 255, 256, 2**31, -(2**31) - 1, 2**63 - 1, -(2**63), 1.5, float("inf"), None]
+LISTS = [
+    [],
+    NUMBERS,
+    [True, False, None] * 1000,
+    list(range(5000)),
+    [(i,) for i in range(3000)],
+    [(), (1,), (1, 2.5), (True, None, 2**40), 7],
+    [(1, 2, 3, 4)],
+    [((1,),)],
+    [1, 2**64],
+    [1, "a"],
+    [1, [2]],
+    list(range(1 << 20, (1 << 20) + 11_000)),  # about as long as they may be
+    list(range(1 << 20, (1 << 20) + 12_500)),
+    [1.5] * 20_000,
+    [tuple([2**40] * 3)] * 5_000,
+    [Ellipsis],
+]
+
+
+@pytest.mark.parametrize("value", LISTS, ids=lambda value: f"{len(value)} {value[:1]!r}")
+def test_lists(pool, value):
+    p = pool(4, processes=1)
+    assert shown(p.apply_async(tasks.same, (value,)).get(DEADLINE)) == shown(value)
+    window = Window()
+    results = Results(p, window, chunked=True)
+    p._feed(window, tasks.same, iter([value or [0]]), chunked=True)
+    p._end_feed(window)
+    assert shown(list(results)) == shown(value or [0])
 
 
 def test_random_values(pool):

@@ -24,7 +24,7 @@ def _chunks(iterable: Iterable[Any], size: int) -> Iterator[Any]:
             yield iterable[start : start + size]  # type: ignore[index]
         return
     iterator = iter(iterable)
-    while chunk := tuple(itertools.islice(iterator, size)):
+    while chunk := list(itertools.islice(iterator, size)):
         yield chunk
 
 
