@@ -87,6 +87,15 @@ cdef class Results:
         """``Results[float]``: of tasks that return one. For annotations."""
         return GenericAlias(cls, item)
 
+    @staticmethod
+    def iterated_alike(kind):
+        """A decorator of subclasses that do not define __next__: without it that, which in
+        Cython is a method besides, would be looked up and called for each value."""
+        if not issubclass(kind, Results):
+            raise TypeError(f"{kind!r} is no subclass of Results")
+        cp_inherit_iternext(kind, Results)
+        return kind
+
     def __iter__(self):
         return self
 

@@ -85,9 +85,12 @@ cdef extern from *:
     #define CP_PREFETCH(address) __builtin_prefetch((address), 1)
     #define cp_log2(x) (63u - (unsigned)__builtin_clzll(x))
     typedef const volatile uint64_t volatile_uint64;
+    #define cp_inherit_iternext(cls, base) \
+        (((PyTypeObject *)(cls))->tp_iternext = ((PyTypeObject *)(base))->tp_iternext)
     """
     const uint64_t UNLIMITED
     void CP_PREFETCH(const void *) noexcept nogil
+    void cp_inherit_iternext(object, object) noexcept
     const bint CP_DEBUG
     uint32_t cp_log2(uint64_t)
     ctypedef uint64_t volatile_uint64

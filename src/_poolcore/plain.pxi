@@ -213,7 +213,7 @@ cdef object plain_list_value(const uint8_t *at, const uint8_t *end):
     cdef uint8_t opcode
     if end - at == 1 and at[0] == OP_STOP:
         return []
-    if end - at < 4 or at[0] != OP_MARK or end[-2] != OP_APPENDS or end[-1] != OP_STOP:
+    if end - at < 4 or at[0] != OP_MARK or (end - 2)[0] != OP_APPENDS or (end - 1)[0] != OP_STOP:
         return NOT_PLAIN
     at += 1
     end -= 2

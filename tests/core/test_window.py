@@ -322,3 +322,20 @@ def test_jobs_that_end_when_their_window_is_gone(pool, tmp_path, ordered):
     gate.open()
     started.close()
     started.join()
+
+
+def test_a_subclass_is_iterated_as_results_are(pool):
+    p = pool(None, processes=1)
+
+    @Results.iterated_alike
+    class Own(Results):
+        pass
+
+    window = Window()
+    results = Own(p, window)
+    p._feed(window, tasks.same, iter(range(5)))
+    p._end_feed(window)
+    assert next(results) == 0 and results.next(DEADLINE) == 1
+    assert list(results) == [2, 3, 4]
+    with pytest.raises(TypeError, match="no subclass"):
+        Results.iterated_alike(list)

@@ -13,6 +13,7 @@ from .life import Life
 T = TypeVar("T")
 
 
+@Results.iterated_alike
 class MapResults(Results[T]):
     """All is submitted, and there is no hurry.
 

@@ -125,6 +125,7 @@ else:
         """Generic at run time, too."""
 
 
+@Results.iterated_alike
 class IMapIterator(Results[T], StandardIterator[T]):  # type: ignore[misc]
     """What :meth:`Pool.imap` returns. Any thread may take results from it.
 
@@ -142,6 +143,7 @@ class IMapIterator(Results[T], StandardIterator[T]):  # type: ignore[misc]
             self.feed.stop(_dropped)
 
 
+@Results.iterated_alike
 class IMapUnorderedIterator(IMapIterator[T]):
     """What :meth:`Pool.imap_unordered` returns: outcomes as they come."""
 
