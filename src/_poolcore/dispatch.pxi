@@ -18,6 +18,7 @@ cdef int64_t dispatch(Core core, uint64_t most) except -1:
         while most and core.outbox.first != NULL and core.interrupt is None:
             job = <AsyncResult> core.outbox.first
             reaped += deliver(core, job)
+            job = None          # see bury
             most -= 1
     finally:
         core.dispatcher = 0

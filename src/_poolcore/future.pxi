@@ -257,6 +257,7 @@ cdef int tell_due(Core core) except -1:
         job = <AsyncResult> core.due.first
         jobs_remove(&core.due, job)
         tell(core, job, False)
+        job = None              # see bury
         most -= 1
     return 0
 

@@ -153,6 +153,7 @@ cdef void bury(Core core) noexcept:
         job = <AsyncResult> core.grave.first
         jobs_remove(&core.grave, job)
         forget(job)
+        job = None              # its end may let other threads in: before the next one is looked at
     let_keeper_go(core)
 
 

@@ -181,3 +181,28 @@ def test_two_pools_in_one_process(pool):
         one.apply_async(tasks.same, (i,), callbacks=hand_over)
     wait_until(lambda: len(calls) == 200, DEADLINE)
     assert sorted(calls.values) == list(range(1, 201))
+
+
+class Lingers:
+    """A meta whose end lets other threads in."""
+
+    def __del__(self):
+        time.sleep(0.0001)
+
+
+@pytest.mark.parametrize("callbacks", [None, Calls()], ids=["none", "some"])
+def test_the_ends_of_jobs_let_other_threads_in(pool, callbacks):
+    """While one thread lets a job go, another goes on with the list in which that was."""
+    p = pool(None, processes=2)
+
+    def collect():
+        while p.statistics().submitted < 3000 or p.statistics().in_flight:
+            p.reap()
+
+    threads = [Background(collect) for _ in range(3)]
+    for _ in range(3000):
+        p.apply_async(tasks.nothing, callbacks=callbacks, meta=Lingers())
+    for thread in threads:
+        thread.result(DEADLINE)
+    wait_until(lambda: at_rest(p), DEADLINE)
+    assert p.statistics().succeeded == 3000
