@@ -236,7 +236,10 @@ class ProcessPool:
         """In a thread of the pool's."""
         for job in list(self._jobs):
             if job.result is not None and job.result.tid == tid:
-                tell(job.timeout_callback, soft=True, timeout=job.soft)
+                self._tell_soft_limit(job)
+
+    def _tell_soft_limit(self, job: Job) -> None:
+        tell(job.timeout_callback, soft=True, timeout=job.soft)
 
     def terminate_job(self, pid: int, sig: int) -> None:
         """Ends the task that process runs. If it runs none any more, nobody else is hit."""
@@ -337,9 +340,9 @@ class EventLoopPool(ProcessPool):
         if self._semaphore is not None:
             tell(self._semaphore.release)
 
-    def _soft_limit_signalled(self, tid: Hashable) -> None:
-        if self._hub is not None:
-            self._hub.call_soon(super()._soft_limit_signalled, tid)
+    def _tell_soft_limit(self, job: Job) -> None:
+        if self._hub is not None:  # by then the job may have ended
+            self._hub.call_soon(super()._tell_soft_limit, job)
 
     def flush(self) -> None:
         """The broker is gone, and will send again what has not been accepted."""
