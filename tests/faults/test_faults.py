@@ -295,7 +295,7 @@ def test_fault_in_the_middle_of_a_large_payload(pool, tmp_path, direction, fault
 
 
 @pytest.mark.parametrize("fault", ON_THE_WAY["waiting for completion room"])
-def test_fault_while_waiting_for_completion_room(pool, tmp_path, fault):
+def test_fault_while_waiting_for_completion_room(pool, gate, tmp_path, fault):
     """A callback blocks, nobody collects, the worker's ring is full of results."""
     p = pool(40, processes=1, callbacks_in="reaper")
     entered, go_on = threading.Event(), threading.Event()
@@ -310,12 +310,14 @@ def test_fault_while_waiting_for_completion_room(pool, tmp_path, fault):
     assert entered.wait(DEADLINE)
     (pid,) = p.get_worker_pids()
     template = parent_of(pid)
+    p.apply_async(tasks.pass_gate, (gate.path,))  # who submits collects as well: first all of them
     results = [
         p.apply_async(
             fault_tasks.mark_and_fill, (log, i, 50_000), callbacks=good, errbacks=bad, meta=i
         )
         for i in range(12)
     ]
+    gate.open()
     # the ring holds five of them; the sixth has run and waits
     wait_until(lambda: len(marks_in(log)) >= 6 and is_asleep(pid), DEADLINE, "a full ring")
     assert len(marks_in(log)) == 6
