@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import os
 import subprocess
+import sys
 from pathlib import Path
 from xml.etree import ElementTree
 
@@ -39,6 +40,11 @@ DIFFERENCES = {
     "test_nested_parallel_warnings[multiprocessing-loky-True]": "nesting works",
     "test_parallel_with_interactively_defined_bound_method_loky": "names loky's class in the log",
 }
+if (3, 12) <= sys.version_info < (3, 14):  # fork is the default, and Python warns of it
+    DIFFERENCES |= {
+        "test_nested_parallel_warnings[loky-loky-False]": "a program with threads forks",
+        "test_background_thread_parallelism[loky]": "a program with threads forks",
+    }
 LONGEST = 1200.0
 
 
