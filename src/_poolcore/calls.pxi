@@ -60,7 +60,8 @@ cdef AsyncResult send_or_fail(Core core, object target, object item, uint16_t fl
     except BaseException as error:
         if not _remote.of_arguments(error):
             raise
-        return submit_failed(core, error, callbacks, errbacks, None, keeper, marks)
+        return submit_ended(
+            core, _remote.without_frames(error), callbacks, errbacks, None, keeper, marks)
 
 
 cdef object _Raised = _remote.Raised

@@ -7,8 +7,6 @@
 # There is no lock. What happens to a future happens under the GIL; who holds its
 # `_condition` only puts off what others are to be told (futurewait.pxi).
 
-import types
-
 
 cdef class JobFuture:
     """Compiled part of a :class:`concurrent.futures.Future` whose task a pool runs; to be
@@ -18,7 +16,7 @@ cdef class JobFuture:
         raise TypeError(f"{type(self).__name__} is made by submit()")
 
     def __class_getitem__(cls, item, /):
-        return types.GenericAlias(cls, item)
+        return GenericAlias(cls, item)
 
     def __reduce__(self):
         raise TypeError(f"cannot pickle {type(self).__name__!r} object")

@@ -80,8 +80,7 @@ cdef void call_reaper(Core core) noexcept:
     if core.reaper.waiter != NULL:
         wake(core.reaper.waiter)
         if core.reaper.polls:
-            # it need not sleep at its bell yet: on a busy machine it yields for long before
-            cp_publish(&core.waiting.kick, cp_peek(&core.waiting.kick) + 1)
+            kick(core)          # on a busy machine it yields for long before it sleeps at its bell
             cp_bell_ring(core.reaper.bell[1])
 
 

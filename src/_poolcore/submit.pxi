@@ -100,13 +100,6 @@ cdef inline int check_size(Core core, uint64_t size) except -1:
     return 0
 
 
-cdef AsyncResult submit_failed(Core core, object error, object callbacks, object errbacks,
-                               object meta, object keeper, uint16_t marks):
-    """The job of a submission that has raised `error`, where its caller shall not. Raises what
-    is wrong with the pool."""
-    return submit_ended(core, _remote.without_frames(error), callbacks, errbacks, meta, keeper, marks)
-
-
 cdef AsyncResult submit_ended(Core core, object error, object callbacks, object errbacks,
                               object meta, object keeper, uint16_t marks):
     """A job that no worker has to do with: what failed before it could be placed."""

@@ -123,8 +123,13 @@ cdef inline void wake(Waiter *w) noexcept:
 
 
 cdef inline void kick_leader(Core core) noexcept:
-    cp_publish(&core.waiting.kick, cp_peek(&core.waiting.kick) + 1)
+    kick(core)
     cp_bell_ring(core.bell[1])
+
+
+cdef inline void kick(Core core) noexcept:
+    """Who leads and does not sleep yet looks again."""
+    cp_publish(&core.waiting.kick, cp_peek(&core.waiting.kick) + 1)
 
 
 cdef int wait_for(Core core, WaitKind kind, object subject, uint64_t target, int64_t deadline) except -1:

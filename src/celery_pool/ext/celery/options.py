@@ -44,17 +44,14 @@ def pool_options(app: Any, *, forking: bool) -> dict[str, Any]:
             f"celery_pool has to be a dict of options, not {type(given).__name__}"
         )
     options = {"context": "fork" if forking else "spawn", **DEFAULTS, **given}
+    known = {*DEFAULTS, *FURTHER}
     for name in given:
-        if name not in DEFAULTS and name not in FURTHER:
+        if name not in known:
             raise ImproperlyConfigured(
-                f"celery_pool has no option {name!r}; there are {', '.join(sorted(known()))}"
+                f"celery_pool has no option {name!r}; there are {', '.join(sorted(known))}"
             )
     if options["context"] not in ("fork", "spawn", "forkserver"):
         raise ImproperlyConfigured(
             f"celery_pool: context={options['context']!r} is not 'fork', 'spawn' or 'forkserver'"
         )
     return options
-
-
-def known() -> set[str]:
-    return {*DEFAULTS, *FURTHER}
