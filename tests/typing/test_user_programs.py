@@ -6,13 +6,12 @@ is; what an expression's type is, its `assert_type` says. Those without wrong li
 
 from __future__ import annotations
 
-import subprocess
 import sys
 from pathlib import Path
 
 import pytest
 
-from support import PYTHON, script_environment
+from support import run_program
 from type_checkers import PROGRAMS, WRONG, check, mypy, pyright
 
 
@@ -28,12 +27,5 @@ def test_errors_are_where_they_are_marked(checker, tmp_path):
     ids=lambda path: path.stem,
 )
 def test_what_is_right_runs(program: Path):
-    done = subprocess.run(
-        [*PYTHON, program],
-        env=script_environment(),
-        capture_output=True,
-        text=True,
-        timeout=50,
-        check=False,
-    )
+    done = run_program(program, timeout=50)
     assert (done.returncode, done.stdout, done.stderr) == (0, "", "")

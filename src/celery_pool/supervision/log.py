@@ -9,6 +9,7 @@ import time
 
 from .. import _poolcore
 from ..errors import describe_exit, report_unraisable, signal_name
+from ..wire.remote import described_task, full_name
 from .restarts import Row
 from .verdicts import UNPLANNED
 from .worker_process import WorkerProcess
@@ -56,7 +57,7 @@ class Log:
     def _died(self, worker: WorkerProcess, task: Task | None, out_of_memory: bool) -> None:
         how = describe_exit(worker.exitcode) + ", probably out of memory" * out_of_memory
         if task is not None:
-            how += f", while it ran {_described(task)}"
+            how += f", while it ran {described_task(*task)}"
         self.say(WARNING, "died", "worker {pid} died: " + how, worker, task)
 
     def start_failed(self, worker: WorkerProcess | None, cause: BaseException, row: Row) -> None:
@@ -79,7 +80,7 @@ class Log:
 
     def limit(self, event: str, worker: WorkerProcess, task: Task | None, signum: int = 0) -> None:
         """A limit that hit a task, or somebody who ended it."""
-        what = "a task" if task is None else _described(task)
+        what = "a task" if task is None else described_task(*task)
         level = INFO if event == "terminated" else WARNING  # the program's own act
         self.say(level, event, f"{what} {_LIMITS[event]}", worker, task, signum=signum)
 
@@ -139,7 +140,7 @@ class Log:
                 "exitcode": exitcode,
                 "signal": signal_name(signum) if signum else None,
                 "tid": task[0] if task is not None else None,
-                "function": _name(task[1]) if task is not None else None,
+                "function": None if task is None or task[1] is None else full_name(task[1]),
             }
             for name in ("pid", "signal"):
                 text = text.replace(f"{{{name}}}", str(facts[name]))
@@ -148,12 +149,3 @@ class Log:
         except BaseException:
             with contextlib.suppress(BaseException):
                 report_unraisable("the logger raised an exception")
-
-
-def _name(target: Callable[..., Any] | None) -> str | None:
-    return None if target is None else f"{target.__module__}.{target.__qualname__}"
-
-
-def _described(task: Task) -> str:
-    tid, target = task
-    return f"task {tid}" if target is None else f"task {tid} ({_name(target)})"

@@ -21,6 +21,9 @@ from ..errors import PoolError, ResultDecodingError
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from collections.abc import Hashable
+    from typing import Any
+
     from ..errors import ResultEncodingError
 
 LONGEST_SHORT_TEXT = 1000
@@ -82,10 +85,19 @@ def dump_error(error: BaseException) -> bytes:
     except BaseException as problem:
         pickled = b""
         why = _described(problem)
-    kind = type(exception)
     return pickle.dumps(
-        (f"{kind.__module__}.{kind.__qualname__}", _safely(str, exception), text, why, pickled), 5
+        (full_name(type(exception)), _safely(str, exception), text, why, pickled), 5
     )
+
+
+def full_name(target: Callable[..., Any]) -> str:
+    """Of a function or a class: its module's and its own."""
+    return f"{target.__module__}.{target.__qualname__}"
+
+
+def described_task(tid: Hashable, target: Callable[..., Any] | None) -> str:
+    """For the log. `target`: None: it has travelled with its task."""
+    return f"task {tid}" if target is None else f"task {tid} ({full_name(target)})"
 
 
 def _formatted(error: BaseException, tb: TracebackType | None) -> str:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import pickle
 
 from ..einfo import traceback_text
+from .remote import described_task, full_name
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -27,17 +28,16 @@ def tell(
         texts are unpickled. A Ctrl-C, which whoever is at the terminal knows of, is not told.
     """
     if isinstance(outcome, BaseException):
-        kind = f"{type(outcome).__module__}.{type(outcome).__qualname__}"
+        kind = full_name(type(outcome))
         text, traceback = str(outcome), traceback_text(outcome)
     else:
         kind, text, traceback, *_ = pickle.loads(outcome)
     if kind == "builtins.KeyboardInterrupt":
         return
-    name = None if target is None else f"{target.__module__}.{target.__qualname__}"
+    name = None if target is None else full_name(target)
     logger.error(
-        "task %s%s has failed and nobody has looked at its outcome: %s: %s\n%s",
-        tid,
-        "" if name is None else f" ({name})",
+        "%s has failed and nobody has looked at its outcome: %s: %s\n%s",
+        described_task(tid, target),
         kind.removeprefix("builtins."),
         text,
         traceback.rstrip(),
