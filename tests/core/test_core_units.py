@@ -3,100 +3,19 @@
 from __future__ import annotations
 
 import ctypes
-import logging
 import mmap
 import os
 import pickle
-import struct
 import threading
-from collections.abc import Callable
-from typing import Any
 
 import pytest
 
 import tasks
-from celery_pool import AttachError, PoolNotRunning, PoolTerminated, WorkerLostError, _poolcore
-from celery_pool._poolcore import CallbacksIn, Channel, Core, PoolState, TaskPoolBase, WorkerEnd
+from bench import COMPLETION_TAIL, LOST, PAGE, RING, Bench, peek
+from celery_pool import PoolNotRunning, PoolTerminated, WorkerLostError, _poolcore
+from celery_pool._poolcore import CallbacksIn, Channel, PoolState, WorkerEnd
 from guards import wait_until
 from support import DEADLINE, Background, Calls
-from wire import parcel
-
-PAGE = 4096
-RING = 16 * 1024  # the smallest
-# where src/_poolcore/layout.h puts what a worker can write
-COMPLETION_TAIL = 256
-SUBMISSION_HEAD = 192
-COMPLETION_RING = PAGE + RING
-
-
-class Facade(TaskPoolBase):
-    reap_timeout = None
-
-
-class Bench:
-    """A core, its channels, and a facade to submit through."""
-
-    def __init__(self, limit: int | None = None, callbacks_in: int = CallbacksIn.CALLER_ONLY):
-        self.core = Core(limit, callbacks_in, False, logging.Logger("bench"), 0, RING)
-        self.core.state = PoolState.RUNNING
-        self.core.processes = 100
-        self.pool = Facade()
-        self.pool._core = self.core
-        self.workers: list[tuple[Channel, Background]] = []
-
-    def channel(self, is_open: bool = True) -> Channel:
-        channel = Channel(RING, index=len(self.core.channels))
-        channel.pid = 4711
-        self.core.attach(channel)
-        if is_open:
-            self.core.ready(channel)
-        return channel
-
-    def end(self, channel: Channel, spin_ns: int = 0, yields: int = 10) -> WorkerEnd:
-        return WorkerEnd(*self.core.worker_fds(), *channel.worker_fds(), spin_ns, yields)
-
-    def serve(self, channel: Channel) -> Background:
-        worker = Background(self.end(channel).serve)
-        self.workers.append((channel, worker))
-        return worker
-
-    def stop(self) -> None:
-        for channel, worker in self.workers:
-            self.core.stop_worker(channel)
-            wait_until(lambda w=worker: self.core.collect() < 0 or w.done, DEADLINE)
-            worker.result()
-
-    def reap_all(self) -> None:
-        def body() -> None:
-            while self.core.pending:
-                self.pool.wait_for_result()
-
-        Background(body).result()
-
-
-@pytest.fixture
-def bench():
-    made = []
-
-    def make(*args: Any, **kwargs: Any) -> Bench:
-        made.append(Bench(*args, **kwargs))
-        return made[-1]
-
-    yield make
-    while made:
-        made.pop().stop()
-
-
-def poke(channel: Channel, offset: int, data: bytes) -> None:
-    """Writes what a worker could write."""
-    with mmap.mmap(channel.segment_fd, PAGE + 2 * RING) as segment:
-        segment[offset : offset + len(data)] = data
-
-
-def peek(channel: Channel, offset: int) -> int:
-    with mmap.mmap(channel.segment_fd, PAGE + 2 * RING) as segment:
-        return struct.unpack_from("<Q", segment, offset)[0]
-
 
 # ---- road from submission to callback ----
 
@@ -297,7 +216,6 @@ def test_states(bench):
 
 # ---- death ----
 
-LOST = (WorkerLostError, {"pid": 4711, "exitcode": -9, "out_of_memory": False})
 
 gate = threading.Event()
 at_gate = threading.Event()
@@ -398,184 +316,6 @@ def test_recovery_drains_what_was_published(bench):
     b.workers.clear()
     assert b.core.recover(channel, LOST) == 0
     assert [r.get(0) for r in results] == list(range(10))
-
-
-# ---- what a worker may do to the shared memory ----
-
-
-def frame(size: int = 64, kind: int = 8, flags: int = 0, length: int = 0, tid: int = 1) -> bytes:
-    return struct.pack("<IHHIIQQ", size, kind, flags, 0, length, tid, 0)
-
-
-RESULT, ERROR, ACK, DEFINE, GIVE_BACK = 8, 9, 7, 3, 12
-ARENA = PAGE + 2 * RING
-
-GARBAGE = {
-    "tail beyond the ring": lambda c: poke(c, COMPLETION_TAIL, struct.pack("<Q", RING + 64)),
-    "tail not on a line": lambda c: poke(c, COMPLETION_TAIL, struct.pack("<Q", 63)),
-    "tail far away": lambda c: poke(c, COMPLETION_TAIL, struct.pack("<Q", 2**64 - 64)),
-    "size 0": lambda c: publish(c, frame(size=0)),
-    "size not of lines": lambda c: publish(c, frame(size=65)),
-    "size beyond the tail": lambda c: publish(c, frame(size=128)),
-    "size beyond the ring": lambda c: publish(c, frame(size=2 * RING), RING),
-    "length beyond the frame": lambda c: publish(c, frame(length=33)),
-    "length huge": lambda c: publish(c, frame(length=2**32 - 1)),
-    "unknown kind": lambda c: publish(c, frame(kind=77)),
-    "kind of the other ring": lambda c: publish(c, frame(kind=DEFINE)),
-    "another tid": lambda c: publish(c, frame(tid=2)),
-    "tid 0": lambda c: publish(c, frame(tid=0)),
-    "acknowledgement not asked for": lambda c: publish(c, frame(kind=ACK)),
-    "error without text": lambda c: publish(c, frame(kind=ERROR)),
-    "extent too short": lambda c: publish(c, frame(flags=8, length=8)),
-    "extent outside the arena": lambda c: publish(c, frame(flags=8, length=32) + parcel(0, 100)),
-    "extent not on a page": lambda c: publish(
-        c, frame(flags=8, length=32) + parcel(ARENA + 1, 100)
-    ),
-    "extent too long": lambda c: publish(c, frame(flags=8, length=32) + parcel(ARENA, 2**63)),
-    "extent that overflows": lambda c: publish(
-        c, frame(flags=8, length=32) + parcel(2**64 - PAGE, 2 * PAGE)
-    ),
-    "stream longer than its extent": lambda c: publish(
-        c, frame(flags=8, length=32) + parcel(ARENA, 100, stream=101)
-    ),
-    "more buffers than there is room for": lambda c: publish(
-        c, frame(flags=8, length=32) + parcel(ARENA, 100, count=13)
-    ),
-    "gives back what it never had": lambda c: publish(c, frame(kind=GIVE_BACK)),
-}
-
-
-def publish(channel: Channel, data: bytes, tail: int = 64) -> None:
-    poke(channel, COMPLETION_RING, data)
-    poke(channel, COMPLETION_TAIL, struct.pack("<Q", tail))
-
-
-@pytest.mark.parametrize("name", GARBAGE)
-def test_garbage_in_the_completion_ring(bench, name):
-    """The worker is given up; its tasks live on; the parent is not hurt."""
-    b = bench()
-    channel = b.channel()
-    r = b.pool.apply_async(tasks.same, (1,))
-    write: Callable[[Channel], None] = GARBAGE[name]
-    write(channel)
-    assert b.core.collect() == 0
-    assert channel.corrupt
-    assert b.core.collect() == 0
-    assert not r.ready()
-    b.pool.apply_async(tasks.same, (2,))
-    assert channel.load == 1  # it is not given anything any more
-    assert b.core.recover(channel, LOST) == 0
-    b.serve(b.channel())
-    assert r.get(DEADLINE) == 1
-
-
-def test_a_result_nobody_asked_for(bench):
-    b = bench()
-    channel = b.channel()
-    publish(channel, frame())
-    assert b.core.collect() == 0
-    assert channel.corrupt
-
-
-def test_a_result_twice(bench):
-    b = bench()
-    channel = b.channel()
-    r = b.pool.apply_async(tasks.nothing)
-    publish(channel, frame())
-    assert b.core.collect() == 1
-    assert r.get(0) is None
-    poke(channel, COMPLETION_RING + 64, frame())
-    poke(channel, COMPLETION_TAIL, struct.pack("<Q", 128))
-    assert b.core.collect() == 0
-    assert channel.corrupt
-    assert b.core.in_flight == 0
-
-
-def test_a_result_that_is_no_pickle(bench):
-    b = bench()
-    channel = b.channel()
-    r = b.pool.apply_async(tasks.nothing)
-    publish(channel, frame(length=5) + b"xxxxx")
-    assert b.core.collect() == 1
-    with pytest.raises(Exception, match="could not be unpickled"):
-        r.get(0)
-    assert not channel.corrupt
-
-
-def test_an_error_that_is_no_pickle(bench):
-    b = bench()
-    channel = b.channel()
-    r = b.pool.apply_async(tasks.nothing)
-    publish(channel, frame(kind=ERROR, length=5) + b"xxxxx")
-    assert b.core.collect() == 1
-    with pytest.raises(Exception, match="could not be unpickled"):
-        r.get(0)
-
-
-def test_a_long_result_that_is_not_there(bench):
-    """An extent inside the arena where nothing was written."""
-    b = bench()
-    channel = b.channel()
-    r = b.pool.apply_async(tasks.nothing)
-    publish(channel, frame(flags=8, length=32) + parcel(ARENA, 1000))
-    assert b.core.collect() == 1
-    with pytest.raises(Exception, match="could not be unpickled"):
-        r.get(0)
-
-
-def test_a_long_result_that_no_memory_would_hold(bench):
-    b = bench()
-    channel = b.channel()
-    r = b.pool.apply_async(tasks.nothing)
-    publish(channel, frame(flags=8, length=32) + parcel(ARENA, 2**45))
-    assert b.core.collect() == 0
-    assert channel.corrupt
-    assert b.core.recover(channel, LOST, False) == 1
-    with pytest.raises(WorkerLostError):
-        r.get(0)
-
-
-@pytest.mark.parametrize("head", [2**40, 63, 2**64 - 64], ids=["ahead", "not on a line", "behind"])
-def test_garbage_in_the_submission_ring(bench, head):
-    b = bench()
-    channel = b.channel()
-    poke(channel, SUBMISSION_HEAD, struct.pack("<Q", head))
-    results = [b.pool.apply_async(tasks.same, (i,)) for i in range(1000)]
-    assert channel.corrupt
-    assert b.core.recover(channel, LOST) == 0
-    b.serve(b.channel())
-    assert [r.get(DEADLINE) for r in results] == list(range(1000))
-
-
-def test_a_worker_that_scribbles_over_claims(bench):
-    """Claim words that say nothing sensible: lost, not run twice."""
-    b = bench()
-    channel = b.channel()
-    r = b.pool.apply_async(tasks.same, (1,))
-    with mmap.mmap(channel.segment_fd, PAGE + 2 * RING) as segment:
-        ring = segment[PAGE : PAGE + RING]
-        at = ring.index(struct.pack("<Q", r.tid << 3 | 1))
-        segment[PAGE + at : PAGE + at + 8] = b"\xff" * 8
-    assert b.core.recover(channel, LOST) == 1
-    with pytest.raises(WorkerLostError):
-        r.get(0)
-
-
-def test_the_segment_cannot_be_resized(bench):
-    """Else a worker could make its parent die of SIGBUS."""
-    channel = bench().channel()
-    for size in (0, PAGE, 2**47):
-        with pytest.raises(OSError, match="not permitted|EPERM|denied"):
-            os.ftruncate(channel.segment_fd, size)
-
-
-@pytest.mark.parametrize("offset", [0, 8, 12])
-def test_a_worker_of_another_build(bench, offset):
-    b = bench()
-    channel = b.channel()
-    poke(channel, offset, b"\xee")
-    with pytest.raises(AttachError, match="another build"):
-        b.end(channel)
 
 
 # ---- claims ----
