@@ -25,6 +25,7 @@ PLAN: Plan = {
     "limited": {
         "in flight = processes": (OURS, POOL, "billiard", *RAW),
         "in flight 64": MAIN,
+        "in flight 64, all CPUs busy": MAIN,
         "in flight 1,000": MAIN,
         "in flight 10,000": MAIN,
     },

@@ -7,8 +7,11 @@ import ctypes
 import ctypes.util
 import gc
 import itertools
+import os
 import resource
 import statistics
+import subprocess
+import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -43,6 +46,7 @@ class Parameters:
     iterations: int = 0  # of task_bodies.burn
     kills: float = 0.0  # workers killed a second
     recycle: int = 0  # tasks after which a worker is replaced; 0: never
+    company: int = 0  # CPUs on which something else computes meanwhile
     row: str = ""  # of workloads/facades.py
     rounds: int | None = None  # of this case; None: as many as of the others
     only: tuple[str, ...] = ()  # contenders that this is meant for; empty: all
@@ -236,3 +240,20 @@ def frozen(pids: list[int]) -> Iterator[Callable[[], None]]:
         yield thaw
     finally:
         thaw()
+
+
+@contextlib.contextmanager
+def company(cpus: int) -> Iterator[None]:
+    """Other processes, one on each of so many CPUs, compute meanwhile."""
+    with contextlib.ExitStack() as ends:
+        for cpu in sorted(os.sched_getaffinity(0))[:cpus]:
+            code = (
+                f"import os; os.sched_setaffinity(0, [{cpu}]); print(flush=True)\nwhile True: pass"
+            )
+            process = ends.enter_context(
+                subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE)
+            )
+            ends.callback(process.kill)
+            assert process.stdout is not None
+            process.stdout.readline()
+        yield

@@ -48,7 +48,7 @@ static bool wait_for(cp_condition holds, void *context, pid_t caller)
 {
     cp_patience patience;
     cp_patience_init(&patience, SPIN_NS, YIELDS);
-    while (!cp_wait_awake(&patience, holds, context)) {
+    while (!cp_wait_awake(&patience, NULL, holds, context)) {
         if (getppid() != caller)
             return false;
         cp_sleep(NAP_NS);

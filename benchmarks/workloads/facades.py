@@ -9,17 +9,13 @@ from __future__ import annotations
 
 import collections
 import concurrent.futures
-import contextlib
-import os
-import subprocess
-import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 from typing import Any
 
 from contenders.base import Contender
-from measure import Measure, Parameters, Workload
+from measure import Measure, Parameters, Workload, company
 from task_bodies import echo, noop
 
 OURS = "celery_pool"
@@ -39,7 +35,7 @@ class Row:
     go: Callable[[Any, int], object]  # (pool, executor or Parallel, items)
     at_least: float  # the target: our rate against that of whom the interface is from
     aim: float | None = None
-    crowded: bool = False  # something else computes on one of the CPUs
+    company: int = 0  # CPUs on which something else computes
 
     @property
     def peer(self) -> str:
@@ -114,7 +110,7 @@ def _delayed(parallel: Any, items: int) -> None:
 
 ROWS = {
     "Pool.apply": Row("pool", 200, _apply, 80, 200),
-    "Pool.apply, one CPU busy": Row("pool", 200, _apply, 30, crowded=True),
+    "Pool.apply, one CPU busy": Row("pool", 200, _apply, 30, company=1),
     "Pool.apply_async, 10,000, get each": Row("pool", 10_000, _apply_async, 30),
     "Pool.map, chunksize 1": Row("pool", 10_000, _map(1), 30, 60),
     "Pool.imap, chunksize 1": Row("pool", 10_000, _imap("imap", 1), 30, 60),
@@ -134,7 +130,9 @@ def cases(defaults: Parameters, quick: bool) -> dict[str, Parameters]:
     if quick:
         return {}
     return {
-        name: replace(defaults, row=name, tasks=row.items, only=(OURS, row.peer))
+        name: replace(
+            defaults, row=name, tasks=row.items, company=row.company, only=(OURS, row.peer)
+        )
         for name, row in ROWS.items()
     }
 
@@ -144,7 +142,7 @@ def run(contender: Contender, parameters: Parameters) -> dict[str, float]:
     items = parameters.tasks or row.items
     with contender.facade(row.interface, parameters.processes, parameters.context) as facade:
         row.go(facade, max(1, items // 10))  # a warm-up: the workers are there
-        with _company() if row.crowded else contextlib.nullcontext():
+        with company(parameters.company):
             begin = now = time.perf_counter()
             calls = 0
             while now - begin < parameters.duration:
@@ -162,20 +160,6 @@ def _numbers(items: int) -> list[int]:
     if items not in _lists:
         _lists[items] = list(range(items))
     return _lists[items]
-
-
-@contextlib.contextmanager
-def _company() -> Iterator[None]:
-    """Another process keeps one of the CPUs busy."""
-    cpu = min(os.sched_getaffinity(0))
-    code = f"import os; os.sched_setaffinity(0, [{cpu}]); print(flush=True)\nwhile True: pass"
-    with subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE) as process:
-        assert process.stdout is not None
-        try:
-            process.stdout.readline()
-            yield
-        finally:
-            process.kill()
 
 
 WORKLOAD = Workload(

@@ -7,7 +7,7 @@ sends a small argument there and back: what calls with arguments cost more.
 from dataclasses import replace
 
 from contenders.base import Contender
-from measure import Measure, Parameters, Workload, running, saturate, task_count
+from measure import Measure, Parameters, Workload, company, running, saturate, task_count
 from task_bodies import echo, noop
 
 GREETING = "a small argument"
@@ -21,7 +21,7 @@ def cases(defaults: Parameters, quick: bool) -> dict[str, Parameters]:
 
 
 def run(contender: Contender, parameters: Parameters) -> dict[str, float]:
-    with running(contender, parameters) as rate:
+    with running(contender, parameters) as rate, company(parameters.company):
         tasks = task_count(parameters, rate)
         function, args = (echo, (GREETING,)) if parameters.payload else (noop, ())
         return {"rate": tasks / saturate(contender, tasks, function, args)}

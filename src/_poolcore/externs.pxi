@@ -216,7 +216,7 @@ cdef extern from "_poolcore/wait.h" nogil:
         int fd
     void cp_bell_ring_if_parked(cp_ringer *)
     ctypedef bint (*cp_condition)(void *)
-    bint cp_wait_awake(const cp_patience *, cp_condition, void *)
+    bint cp_wait_awake(cp_patience *, const cp_word *, cp_condition, void *)
     void cp_park(cp_word *, uint64_t, int, int, cp_condition, void *, int64_t, cp_patience *)
     void cp_unpark(cp_word *, int)
     bint cp_has_submission(void *)

@@ -13,19 +13,43 @@
 
 /* Staying awake pays only where waits are short, and costs CPU where they are long:
  * a wait that ended in a long sleep halves the next one's yields, a short sleep
- * doubles them; with none left it does not spin either. */
+ * doubles them; with none left it does not spin either.
+ *
+ * A yield on a busy CPU costs the other program's whole time slice, and who wakes up
+ * from a park is run at once: after a lost slice the next waits park instead, twice as
+ * many as the last time, until a yield comes back soon. */
 typedef struct {
     uint64_t spin_ns;    /* spin this long ... */
     uint32_t yields;     /* ... then give the CPU away this often at most, then park */
     uint32_t yields_now; /* this often, as things are */
+    uint32_t price;      /* waits without a yield that the last lost slice has cost */
+    uint32_t to_pay;     /* of which these are to come */
 } cp_patience;
 
 #define CP_SHORT_SLEEP 50000u   /* ns; about what parking and waking cost */
+#define CP_LOST_SLICE 1000000u  /* ns; a yield that took longer went to another program */
+#define CP_HIGHEST_PRICE 1024u
 
 static inline void cp_patience_init(cp_patience *p, uint64_t spin_ns, uint32_t yields)
 {
     p->spin_ns = spin_ns;
     p->yields = p->yields_now = yields;
+    p->price = p->to_pay = 0;
+}
+
+/* Gives the CPU away; false if that was for long, and the peer, if it has an epoch to
+ * tell by, sleeps until we go on. */
+static inline bool cp_patience_yield(cp_patience *p, const cp_word *peer_epoch)
+{
+    uint64_t begin = cp_now();
+    sched_yield();
+    if (cp_now() - begin < CP_LOST_SLICE || (peer_epoch && !cp_observe(peer_epoch)))
+        return true;
+    p->price = p->price ? 2 * p->price : 1;
+    if (p->price > CP_HIGHEST_PRICE)
+        p->price = CP_HIGHEST_PRICE;
+    p->to_pay = p->price;
+    return false;
 }
 
 static inline void cp_patience_slept(cp_patience *p, uint64_t ns)
@@ -56,7 +80,8 @@ static inline void cp_bell_ring_if_parked(cp_ringer *r)
 typedef bool (*cp_condition)(void *context);
 
 /* Spins and yields until the condition holds; false when patience has ended. */
-static inline bool cp_wait_awake(const cp_patience *patience, cp_condition holds, void *context)
+static inline bool cp_wait_awake(cp_patience *patience, const cp_word *peer_epoch,
+                                 cp_condition holds, void *context)
 {
     if (patience->spin_ns && (patience->yields_now || !patience->yields)) {
         uint64_t end = cp_now() + patience->spin_ns;
@@ -68,11 +93,18 @@ static inline bool cp_wait_awake(const cp_patience *patience, cp_condition holds
             }
         } while (cp_now() < end);
     }
+    if (patience->to_pay) {
+        patience->to_pay--;
+        return holds(context);
+    }
     for (uint32_t i = 0; i < patience->yields_now; i++) {
         if (holds(context))
             return true;
-        sched_yield();
+        if (!cp_patience_yield(patience, peer_epoch))
+            return holds(context);
     }
+    if (patience->yields_now)
+        patience->price = 0;
     return holds(context);
 }
 

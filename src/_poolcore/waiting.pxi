@@ -278,7 +278,7 @@ cdef void lead(Core core, Waiter *w, int64_t timeout) noexcept:
     core.waiting.epoch += 1
     cdef uint64_t epoch = core.waiting.epoch
     with nogil:
-        if not cp_wait_awake(patience, cp_any_pending, &look):
+        if not cp_wait_awake(patience, NULL, cp_any_pending, &look):
             parked = True
             falls_asleep(w)
             cp_park(&core.control.parent_epoch, epoch, core.bell[0], second_bell,

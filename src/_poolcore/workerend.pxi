@@ -187,7 +187,7 @@ cdef void worker_wait(WorkerEnd end, cp_condition condition, void *context, int6
     """Until the condition holds, or something else happened: look again."""
     end.epoch += 1
     with nogil:
-        if not cp_wait_awake(&end.patience, condition, context):
+        if not cp_wait_awake(&end.patience, end.parent.epoch, condition, context):
             cp_park(&end.header.worker_epoch, end.epoch, end.bell, -1, condition, context, timeout,
                     &end.patience)
             cp_unpark(&end.header.worker_epoch, end.bell)

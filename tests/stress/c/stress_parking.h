@@ -36,7 +36,7 @@ static void worker_end_wait(struct worker_end *e, cp_condition condition, void *
     cp_word *epoch = &e->me->pair.header->worker_epoch;
     e->epoch++;
     dawdle(&e->random);
-    if (!cp_wait_awake(&e->patience, condition, context)) {
+    if (!cp_wait_awake(&e->patience, NULL, condition, context)) {
         cp_park(epoch, e->epoch, e->me->pair.bell[0], -1, condition, context, -1, &e->patience);
         dawdle(&e->random);
         cp_unpark(epoch, e->me->pair.bell[0]);
@@ -166,7 +166,7 @@ static void parking_run(struct parking *k, uint64_t ring_size)
         if (!left)
             break;
         epoch++;
-        if (!cp_wait_awake(&patience, cp_any_pending, &look)) {
+        if (!cp_wait_awake(&patience, NULL, cp_any_pending, &look)) {
             cp_park(&k->control->parent_epoch, epoch, k->parent_bell[0], -1, cp_any_pending, &look, -1, &patience);
             dawdle(&random);
             cp_unpark(&k->control->parent_epoch, k->parent_bell[0]);

@@ -51,7 +51,7 @@ static void hand_wait(struct pair *pair, uint64_t *epoch, cp_condition condition
     cp_patience patience;
     cp_patience_init(&patience, 0, 0);
     ++*epoch;
-    if (!cp_wait_awake(&patience, condition, context)) {
+    if (!cp_wait_awake(&patience, NULL, condition, context)) {
         cp_park(&pair->header->worker_epoch, *epoch, pair->bell[0], -1, condition, context, -1, &patience);
         cp_unpark(&pair->header->worker_epoch, pair->bell[0]);
     }
@@ -320,7 +320,7 @@ static void recovery(uint64_t rounds)
         if (!k.left || recovered)
             continue;
         epoch++;
-        if (!cp_wait_awake(&patience, cp_any_pending, &look)) {
+        if (!cp_wait_awake(&patience, NULL, cp_any_pending, &look)) {
             bool backlog = k.backlog_first != k.backlog_end;    /* looked at by the clock, too */
             cp_publish(&k.control->parent_epoch, epoch);
             struct pollfd p[] = {{k.bell[0], POLLIN, 0}, {k.crew[0].lifeline, POLLIN, 0},

@@ -93,7 +93,7 @@ static void lead(struct waiter *w)
     what_leader_awaits(w, &look);
     w->epoch = next_epoch();
     gil_drop();
-    if (!cp_wait_awake(&at_once, cp_any_pending, &look)) {
+    if (!cp_wait_awake(&at_once, NULL, cp_any_pending, &look)) {
         parked = true;
         park(&world.control.parent_epoch, w->epoch, PARENT_BELL, second, cp_any_pending, &look);
     }

@@ -32,7 +32,7 @@ static void worker_wait(int w, cp_condition condition, void *context)
     cp_word *own_epoch = &world.segment[w].header.worker_epoch;
     /* any number that the parent has not rung; few of them, so that like states are equal */
     uint64_t epoch = world.channel[w].ringer.rung == 1 && mutation != EPOCH_NOT_RAISED ? 2 : 1;
-    if (!cp_wait_awake(&at_once, condition, context)) {
+    if (!cp_wait_awake(&at_once, NULL, condition, context)) {
         park(own_epoch, epoch, w, -1, condition, context);
         cp_unpark(own_epoch, w);
     }
