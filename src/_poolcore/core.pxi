@@ -43,12 +43,14 @@ cdef class Core:
             check_fd(cp_bell_create(self.reaper.bell))
             self.segment_fd = check_fd(cp_shm_create(b"celery_pool", CP_ARENA_SIZE))
             _forkguard.guard(self)
-        self.control = <cp_control *> map_segment(self.segment_fd, CP_PAGE, PROT_READ | PROT_WRITE)
-        cp_shm_keep_private(self.control, CP_PAGE)
+        self.control = <cp_control *> map_segment(self.segment_fd, CP_ARENA_AT, PROT_READ | PROT_WRITE)
+        cp_shm_keep_private(self.control, CP_ARENA_AT)
         self.control.magic = CP_MAGIC
         self.control.abi = CP_ABI
         self.control.frame_size = sizeof(cp_frame)
-        self.arguments = Arena(self.segment_fd, CP_PAGE)
+        self.status = <cp_status *> (<uint8_t *> self.control + CP_PAGE)
+        cp_poke(&self.status.ring_size, ring_size)
+        self.arguments = Arena(self.segment_fd, CP_ARENA_AT)
         self.arguments.owner = <void *> self
         self.arguments.on_kept = core_keeps
 
@@ -66,7 +68,7 @@ cdef class Core:
         if self.fork_generation != fork_generation:
             return
         if self.control != NULL:
-            munmap(self.control, CP_PAGE)
+            munmap(self.control, CP_ARENA_AT)
         close_fds(self.segment_fd, self.bell)
         close_fds(-1, self.reaper.bell)
         close_fds(self.loop.fd, self.loop.bell)
@@ -236,7 +238,19 @@ cdef class Core:
     # for the supervisor, the reaper thread and the other facades
 
     def state_name(self):
-        return ("not running", "starting", "running", "closed", "terminated", "broken")[self.state]
+        return state_name(<uint64_t> self.state)
+
+    def show_workers(self):
+        """To onlookers, after one of them has changed its stage."""
+        show_workers(self)
+
+    def show_story(self, bytes story not None):
+        """To onlookers: what changes rarely."""
+        show_story(self, story)
+
+    def trace(self, until):
+        """Workers record their tasks until then, CLOCK_MONOTONIC ns; None: for ever."""
+        cp_poke(&self.control.trace_until, UNLIMITED if until is None else until)
 
     def check_process(self):
         """WrongProcess in a forked child."""

@@ -41,6 +41,7 @@ cdef int dispatch_one(Core core, AsyncResult job) except -1:
 
 cdef int after_dispatch(Core core) except -1:
     let_keeper_go(core)
+    show_progress(core)
     if core.interrupt is not None:
         interrupt = core.interrupt
         core.interrupt = None

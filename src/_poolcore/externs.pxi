@@ -83,6 +83,7 @@ cdef extern from *:
     #define CP_PREFETCH(address) __builtin_prefetch((address), 1)
     #define cp_log2(x) (63u - (unsigned)__builtin_clzll(x))
     typedef const volatile uint64_t volatile_uint64;
+    typedef const volatile uint32_t volatile_uint32;
     #define cp_inherit_iternext(cls, base) \
         (((PyTypeObject *)(cls))->tp_iternext = ((PyTypeObject *)(base))->tp_iternext)
     """
@@ -92,6 +93,7 @@ cdef extern from *:
     const bint CP_DEBUG
     uint32_t cp_log2(uint64_t)
     ctypedef uint64_t volatile_uint64
+    ctypedef uint32_t volatile_uint32
     bint CP_UNLIKELY(bint)
 
 
@@ -118,14 +120,17 @@ cdef extern from "_poolcore/wait.h" nogil:
     uint64_t cp_peek(const cp_word *)
     void cp_poke(cp_word *, uint64_t)
     void cp_bump(cp_word *, uint64_t)
+    void cp_tell(cp_word *, uint64_t)
+    uint64_t cp_hear(const cp_word *)
 
-    uint64_t CP_MAGIC, CP_ARENA_SIZE
+    uint64_t CP_MAGIC, CP_ARENA_SIZE, CP_ARENA_AT, CP_SHOWN_SIZE
     uint32_t CP_ABI, CP_FUNCTIONS, CP_LINE, CP_PAGE, CP_RING_DEFAULT
 
     ctypedef struct cp_control:
         uint64_t magic
         uint32_t abi
         uint32_t frame_size
+        cp_word trace_until
         cp_word parent_epoch
     ctypedef struct cp_indices:
         cp_word tail
@@ -155,7 +160,7 @@ cdef extern from "_poolcore/wait.h" nogil:
         uint32_t count
     int CP_GIVE_BACK, CP_TASK, CP_DEFINE, CP_STOP
     int CP_HELLO, CP_START_FAILED, CP_ACK, CP_RESULT, CP_ERROR, CP_EXPIRED, CP_LEAVING
-    int CP_KWARGS, CP_TARGET, CP_WANT_ACK, CP_IN_ARENA, CP_MANY, CP_STAR, CP_EACH
+    int CP_KWARGS, CP_TARGET, CP_WANT_ACK, CP_IN_ARENA, CP_MANY, CP_STAR, CP_EACH, CP_STAMPED
 
     unsigned CP_READY, CP_CLAIMED, CP_DONE, CP_REVOKED, CP_KILLED
     uint64_t cp_claim(uint64_t, unsigned)
@@ -197,6 +202,7 @@ cdef extern from "_poolcore/wait.h" nogil:
     uint64_t cp_now()
     void cp_sleep(uint64_t)
     int cp_shm_create(const char *, uint64_t)
+    bint cp_shm_holds(int, uint64_t)
     void cp_shm_punch(int, uint64_t, uint64_t)
     void cp_shm_keep_private(void *, size_t)
     void cp_shm_populate(void *, size_t, bint)
@@ -230,3 +236,73 @@ cdef extern from "_poolcore/wait.h" nogil:
         const cp_word *kick
         uint64_t kick_seen
     bint cp_any_pending(void *)
+
+cdef extern from "_poolcore/status.h" nogil:
+    uint32_t CP_BUCKETS, CP_TALLIES, CP_RECORDS, CP_ROWS, CP_NAME, CP_STORY
+    uint64_t CP_STARTING, CP_SERVING, CP_SPARE, CP_LEAVES, CP_CORRUPT
+    ctypedef struct cp_tally:
+        cp_word fid
+        cp_word failed
+        cp_word run_ns
+        cp_word wait_ns
+        cp_word run[192]
+        cp_word wait[192]
+    ctypedef struct cp_record:
+        cp_word tid
+        cp_word start
+        cp_word ran_failed
+        cp_word fid_waited
+    ctypedef struct cp_shown:
+        cp_word running
+        cp_word recorded
+        cp_tally tallies[64]
+        cp_record records[4096]
+    ctypedef struct cp_row:
+        cp_word pid
+        cp_word fd
+        cp_word index
+        cp_word stage
+        cp_word started
+        cp_word queued
+        cp_word given
+        cp_word done
+    ctypedef struct cp_name:
+        cp_word fid
+        char name[120]
+    ctypedef struct cp_now_shown "__typeof__(((cp_status *)0)->now)":
+        cp_word at
+        cp_word state
+        cp_word limit
+        cp_word processes
+        cp_word submitted
+        cp_word collected
+        cp_word reaped
+        cp_word succeeded
+        cp_word failed
+        cp_word lost
+        cp_word cancelled
+        cp_word expired
+        cp_word callback_errors
+        cp_word in_flight
+        cp_word waiting_callbacks
+        cp_word backlog
+        cp_word workers
+        cp_row rows[1024]
+    ctypedef struct cp_status:
+        cp_word sequence
+        cp_word ring_size
+        cp_word recovered
+        cp_word told
+        cp_now_shown now
+        cp_tally ended[64]
+        cp_name names[1024]
+        char story[65536]
+    void cp_tally_ran(cp_tally *, uint64_t)
+    void cp_tally_waited(cp_tally *, uint64_t)
+    uint64_t cp_tally_count(const cp_tally *)
+    void cp_tally_add(cp_tally *, const cp_tally *)
+    cp_record *cp_record_begin(cp_shown *, uint64_t, uint64_t, uint64_t, uint32_t)
+    void cp_record_end(cp_shown *, cp_record *, uint64_t, bint)
+    void cp_sequence_open(cp_word *)
+    void cp_sequence_close(cp_word *)
+    bint cp_sequence_read(const cp_word *, const cp_word *, uint64_t *, size_t)

@@ -32,6 +32,7 @@ cdef Function function_for(Core core, object target):
         core.functions.last_fid += 1
         function.fid = core.functions.last_fid
         core.functions.by_id[id(target)] = function
+        show_name(core, function)
     core.functions.last_target = target
     core.functions.last = function
     return function

@@ -83,6 +83,20 @@ static inline int cp_shm_create(const char *label, uint64_t size)
 #endif
 }
 
+/* Whether nobody can ever make it shorter than so many bytes. */
+static inline bool cp_shm_holds(int fd, uint64_t length)
+{
+    struct stat st;
+    if (fstat(fd, &st) < 0 || (uint64_t)st.st_size < length)
+        return false;
+#ifdef __linux__
+    int seals = fcntl(fd, F_GET_SEALS);
+    return seals >= 0 && (seals & F_SEAL_SHRINK);
+#else
+    return true;
+#endif
+}
+
 /* Gives the pages of a range of the segment back to the system. */
 static inline void cp_shm_punch(int fd, uint64_t offset, uint64_t length)
 {

@@ -101,6 +101,7 @@ cdef void look_out(Core core, Waiter *w, int64_t timeout) noexcept:
         if core.collected == collected:
             core.look_after = min(2 * core.look_after, LONGEST_LOOK_NS)
         look_at_unclaimed(core)
+        show_loads(core)
 
 
 cdef void hurry_lookout(Core core) noexcept:

@@ -34,6 +34,7 @@ cdef int recover(Core core, Channel channel, reason, bint requeue) except -1:
                 end_with(core, job, reason)
         Py_DECREF(job)
     arena_reader_gone(core.arguments, <void *> channel)
+    inherit_tallies(core, channel)
     channel.core = NULL
     # in front of the backlog, in their order
     while again.last != NULL:

@@ -24,6 +24,13 @@ cdef class Table:
         PyMem_Free(self.rings)
 
 
+cdef tuple _STATES = ("not running", "starting", "running", "closed", "terminated", "broken")
+
+
+cdef str state_name(uint64_t state):
+    return _STATES[state] if state < 6 else "unknown"
+
+
 cdef inline int check_process(Core core) except -1:
     if CP_UNLIKELY(core.fork_generation != fork_generation):
         raise _errors.WrongProcess("this pool belongs to the process that made it; a forked child cannot use it")
@@ -53,6 +60,7 @@ cdef inline void attention(Core core) noexcept:
 cdef void set_channels(Core core, list channels):
     core.table = Table(channels)
     measure_depth(core)
+    show_workers(core)
     # a leader in its sleep watches the old rings only
     kick_leader(core)
     if core.loop.waiter != NULL:

@@ -2,6 +2,8 @@
 
 cdef enum:
     INLINE_REAP = 128       # submissions between two reaps by apply_async itself
+    STAMP_BELOW = 32        # in flight, of each task it is told how long it has waited
+    STAMP_ONE_IN = 32       # above
 
 
 cdef AsyncResult submit(Core core, object target, object args, object kwargs,
@@ -78,11 +80,25 @@ cdef AsyncResult send(Core core, object target, object args, object kwargs, obje
     if options is not None:
         job.marks |= options.marks
     core.bytes_in_flight += size
+    if CP_UNLIKELY(is_stamped(core)):
+        stamp(core, job)
     if limits is not None:
         job.limits = limits
         limits_begin(core, job)
     place(core, job)
     return job
+
+
+cdef inline bint is_stamped(Core core) noexcept:
+    return (core.in_flight <= STAMP_BELOW or not core.submitted & (STAMP_ONE_IN - 1)
+            or cp_peek(&core.control.trace_until) != 0)
+
+
+cdef void stamp(Core core, AsyncResult job) noexcept:
+    """Its worker will count how long it has waited."""
+    job.accepted = cp_now()
+    if CP_UNLIKELY(cp_peek(&core.control.trace_until) != 0) and cp_peek(&core.control.trace_until) < job.accepted:
+        cp_poke(&core.control.trace_until, 0)
 
 
 cdef inline int reap_if_due(Core core) except -1:

@@ -274,6 +274,8 @@ cdef void lead(Core core, Waiter *w, int64_t timeout) noexcept:
         patience = &core.reaper.patience
         second_bell = core.reaper.bell[0]
     what_leader_awaits(core, table, &look)
+    if core.in_flight == 0:
+        show_progress(core)
     timeout = sooner(timeout, own_look(core, w))
     core.waiting.epoch += 1
     cdef uint64_t epoch = core.waiting.epoch
@@ -295,6 +297,7 @@ cdef void lead(Core core, Waiter *w, int64_t timeout) noexcept:
     if parked and core.in_flight and not cp_any_pending(&look):
         core.look_after = min(2 * core.look_after, LONGEST_LOOK_NS)
         look_at_unclaimed(core)
+        show_loads(core)
 
 
 cdef int64_t own_look(Core core, Waiter *w) noexcept:

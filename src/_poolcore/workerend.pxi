@@ -24,12 +24,13 @@ cdef class WorkerEnd:
         ring_size = self.header.ring_size
         munmap(self.header, CP_PAGE)
         self.header = NULL
-        self.size = CP_PAGE + 2 * ring_size
+        self.size = CP_PAGE + 2 * ring_size + CP_SHOWN_SIZE
         base = <uint8_t *> map_segment(segment_fd, self.size, PROT_READ | PROT_WRITE)
         cp_shm_keep_private(base, self.size)
         self.header = <cp_header *> base
         cp_consumer_init(&self.submission, &self.header.submission, base + CP_PAGE, ring_size)
         cp_producer_init(&self.completion, &self.header.completion, base + CP_PAGE + ring_size, ring_size)
+        self.shown = <cp_shown *> (base + CP_PAGE + 2 * ring_size)
         self.parent.epoch = &self.control.parent_epoch
         self.parent.fd = parent_bell
         cp_patience_init(&self.patience, spin_ns, yields)
@@ -37,7 +38,7 @@ cdef class WorkerEnd:
         self.results = Arena(segment_fd, self.size)
         self.results.owner = <void *> self
         self.results.hear_returns = worker_hears_returns
-        self.arguments = PeerArena(pool_fd, CP_PAGE)
+        self.arguments = PeerArena(pool_fd, CP_ARENA_AT)
         self.arguments.copies = copies
         self.arguments.owner = <void *> self
         self.arguments.give_back = worker_give_back
@@ -70,6 +71,7 @@ cdef class WorkerEnd:
     def serve(self):
         """Runs tasks until the parent says stop, or a task that the worker leaves."""
         serve(self)
+        has_ended(self, cp_now())
 
     def leave(self):
         """The worker leaves after the task that runs, or at once if none does; before hello(),
@@ -128,14 +130,14 @@ cdef int serve(WorkerEnd end) except -1:
         if frame.kind == CP_TASK:
             shared = cp_ring_at(end.submission.base, end.submission.size, position)
             now = cp_now()
-            if end.began:
-                end.pace = elapsed(end.began, now)
+            has_ended(end, now)
             end.began = now
             cp_poke(&shared.start, now)
             if cp_claim_take(shared, cp_claim_tid(cp_peek(&frame.claim))):
-                if cp_peek(&frame.start) and now > cp_peek(&frame.start):
+                if cp_peek(&frame.start) and now > cp_peek(&frame.start) and not frame.flags & CP_STAMPED:
                     refuse_task(end, shared)
                 else:
+                    begins(end, &frame, position, now)
                     run_task(end, &frame, shared, payload)
                 PyErr_CheckSignals()
                 if CP_UNLIKELY(end.errands) and worker_has_to_leave(end):
@@ -147,6 +149,7 @@ cdef int serve(WorkerEnd end) except -1:
                 arena_given_back(end.results, frame.fid, <void *> end)
         elif frame.kind == CP_DEFINE:
             end.functions[frame.fid % CP_FUNCTIONS] = (frame.fid, copied(payload, frame.length), None)
+            give_place(end, frame.fid)
         elif frame.kind == CP_STOP:
             return 0
         cp_ring_advance(&end.submission, &frame)
@@ -161,15 +164,51 @@ cdef inline void release_room(WorkerEnd end) noexcept:
         cp_bell_ring_if_parked(&end.parent)
 
 
-cdef inline uint32_t elapsed(uint64_t since, uint64_t now) noexcept:
-    return <uint32_t> min(now - since, <uint64_t> 0xffffffff)
+cdef inline void begins(WorkerEnd end, cp_frame *frame, uint64_t position, uint64_t now) noexcept:
+    """It has claimed the task: what onlookers may know. No clock is asked for that."""
+    cdef uint64_t waited = 0
+    cp_poke(&end.shown.running, position + 1)
+    end.tally = &end.shown.tallies[end.places[frame.fid % CP_FUNCTIONS] if frame.fid else 0]
+    if frame.flags & CP_STAMPED:
+        waited = now - cp_peek(&frame.start)
+        cp_tally_waited(end.tally, waited)
+    if CP_UNLIKELY(cp_peek(&end.control.trace_until) > now):
+        end.failed = False
+        end.record = cp_record_begin(end.shown, cp_claim_tid(cp_peek(&frame.claim)), now, waited, frame.fid)
+
+
+cdef inline void has_ended(WorkerEnd end, uint64_t now) noexcept:
+    """The frame that was claimed last, if the worker has not waited since, took until now."""
+    cdef uint64_t ran
+    if not end.began:
+        return
+    ran = now - end.began
+    end.pace = <uint32_t> min(ran, <uint64_t> 0xffffffff)
+    end.began = 0
+    if end.tally != NULL:
+        cp_tally_ran(end.tally, ran)
+        end.tally = NULL
+        if CP_UNLIKELY(end.record != NULL):
+            cp_record_end(end.shown, end.record, ran, end.failed)
+            end.record = NULL
+
+
+cdef void give_place(WorkerEnd end, uint32_t fid) noexcept:
+    """Among the functions that are counted by themselves, as long as there are some."""
+    cdef uint32_t i
+    for i in range(1, CP_TALLIES):
+        if cp_peek(&end.shown.tallies[i].fid) == 0:
+            cp_poke(&end.shown.tallies[i].fid, fid)
+        if cp_peek(&end.shown.tallies[i].fid) == fid:
+            end.places[fid % CP_FUNCTIONS] = <uint8_t> i
+            return
+    end.places[fid % CP_FUNCTIONS] = 0
 
 
 cdef int wait_for_submission(WorkerEnd end) except -1:
     release_room(end)
     if end.began:
-        end.pace = elapsed(end.began, cp_now())
-        end.began = 0
+        has_ended(end, cp_now())
     worker_wait(end, cp_has_submission, &end.submission, next_prune(end))
     return PyErr_CheckSignals()
 
@@ -218,6 +257,8 @@ cdef int run_task(WorkerEnd end, cp_frame *frame, cp_frame *shared, const uint8_
         if not unpickled:
             _remote.explain(error)
         kind = CP_ERROR
+        end.failed = True
+        cp_bump(&end.tally.failed, 1)
         if PyErr_GivenExceptionMatches(error, end.leave_on):
             end.leaving = end.errands = True
         data = error_outcome(end, error)

@@ -13,9 +13,11 @@ if TYPE_CHECKING:
     from .einfo import ExceptionInfo
     from .errors import *  # noqa: F403 - each of errors.__all__
     from .executor import TaskFuture, TaskPoolExecutor
+    from .observe.facts import FunctionStatistics, WorkerInfo
+    from .observe.histogram import Histogram
     from .options import PoolOptions
     from .pool import Pool
-    from .reports import DrainReport, Statistics
+    from .reports import DrainReport, Health, Statistics
     from .taskpool import AsyncResult, TaskPool
 
     __all__ = [
@@ -23,12 +25,16 @@ if TYPE_CHECKING:
         "CurrentWorker",
         "DrainReport",
         "ExceptionInfo",
+        "FunctionStatistics",
+        "Health",
+        "Histogram",
         "Pool",
         "PoolOptions",
         "Statistics",
         "TaskFuture",
         "TaskPool",
         "TaskPoolExecutor",
+        "WorkerInfo",
         "__version__",
         "current_worker",
     ]
@@ -40,12 +46,16 @@ _HOMES = {
     "CurrentWorker": "child.current",
     "DrainReport": "reports",
     "ExceptionInfo": "einfo",
+    "FunctionStatistics": "observe.facts",
+    "Health": "reports",
+    "Histogram": "observe.histogram",
     "Pool": "pool",
     "PoolOptions": "options",
     "Statistics": "reports",
     "TaskFuture": "executor",
     "TaskPool": "taskpool",
     "TaskPoolExecutor": "executor",
+    "WorkerInfo": "observe.facts",
     "__version__": "_version",
     "current_worker": "child.current",
 }

@@ -216,6 +216,7 @@ cdef class Channel:
     cdef uint32_t depth             # so many such tasks may queue here while others are idle (place)
     cdef readonly bint spare        # could take tasks, but there are workers enough
     cdef readonly uint64_t done     # tasks that it has ended
+    cdef uint64_t started           # when it was made, CLOCK_MONOTONIC ns
     cdef public str stack           # of the task that a time limit has ended
     cdef bint unpublished           # frames were pushed since the last publish
     cdef readonly int segment_fd
@@ -224,6 +225,7 @@ cdef class Channel:
     cdef readonly bint greeted      # its initializer has returned
     cdef object start_failure       # or has not: what remote.dump_error made of why, or its Delivery
     cdef readonly bint corrupt      # it wrote what no worker of ours writes
+    cdef cp_shown *shown            # what it tells onlookers
 
 
 # ---- job ----
@@ -280,7 +282,7 @@ cdef class AsyncResult:
     cdef Limits limits          # None: no time limit
     cdef uint64_t number        # the tid
     cdef uint64_t position      # of the frame in the channel's submission ring; of a foreign job: its result's address
-    cdef uint64_t accepted      # when a worker claimed the task, if somebody wants to know
+    cdef uint64_t accepted      # when a worker claimed the task, if that is asked for; before: when it was submitted
     cdef int pid                # of the worker that ended it, 0: none
     cdef uint16_t flags         # of the frame
     cdef uint16_t marks
@@ -564,6 +566,10 @@ cdef class Core:
     cdef Loop loop                  # eventloop.pxi; the reaper looks out for it
     cdef int64_t look_after         # ns until a leader to whom nothing happens looks by itself (collect, waiting)
 
+    # onlookers: status.pxi
+    cdef cp_status *status
+    cdef uint64_t shown             # by the counters: what it tells
+
 
 # ---- submit ----
 
@@ -642,3 +648,24 @@ cdef class WorkerEnd:
     cdef unsigned fork_generation
     cdef cp_frame *current          # task whose target is being called, else NULL
     cdef list functions             # by fid modulo: (fid, pickled, callable or None)
+    cdef cp_shown *shown            # to onlookers
+    cdef cp_tally *tally            # of the task that runs or has run last, until its time is counted; or NULL
+    cdef cp_record *record          # its, if tasks are recorded; or NULL
+    cdef bint failed                # has it
+    cdef uint8_t places[1024]       # of a function in `tallies`, by fid modulo
+
+
+# ---- onlooker ----
+
+@cython.final
+cdef class PoolMap:
+    cdef uint8_t *base
+    cdef const cp_status *status
+
+
+@cython.final
+cdef class WorkerMap:
+    cdef uint8_t *base
+    cdef uint64_t size
+    cdef uint64_t ring_size
+    cdef const cp_shown *shown

@@ -65,6 +65,7 @@ class SharedOptions(TypedDict, total=False):
     pickler: Pickler | None
     segment_threshold: int
     copy: bool
+    trace: bool
 
 
 class WorkerOptions(SharedOptions, total=False):
@@ -186,6 +187,11 @@ class PoolOptions(WorkerOptions, total=False):
     :param copy: False (default): arrays (and whatever else pickles its buffers apart) of 1 MiB
         and more live in shared memory, in tasks and as results, writable, and it is
         used again when the last of them is gone. True: they get memory of their own.
+
+    Looking inside
+
+    :param trace: True: each worker keeps a record of its last 4,096 tasks, for
+        ``celery-pool trace``; False (default): only while that runs.
     """
 
     processes: int | None
@@ -234,6 +240,7 @@ DEFAULTS: PoolOptions = {
     "pickler": None,
     "segment_threshold": SEGMENT_THRESHOLD,
     "copy": False,
+    "trace": False,
 }
 
 

@@ -4,7 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from .observe.facts import FunctionStatistics
 
 
 @dataclass(frozen=True)
@@ -31,6 +34,18 @@ class Statistics:
     #: "failed_start", "stopped" (with the pool); and "soft_limit", the tasks that
     #: were past their soft limit, which ends no worker.
     exits: Mapping[str, int]
+    #: What ended tasks have taken, by function; None unless asked for.
+    functions: Mapping[str, FunctionStatistics] | None = None
+
+
+@dataclass(frozen=True)
+class Health:
+    """What :meth:`TaskPool.healthy` says; true if all is well."""
+
+    reasons: tuple[str, ...]  # why it is not, a sentence each
+
+    def __bool__(self) -> bool:
+        return not self.reasons
 
 
 @dataclass(frozen=True)

@@ -95,6 +95,7 @@ class Settings:
         self.pickler = picklers.checked(given["pickler"])
         self.segment_threshold = count("segment_threshold", given["segment_threshold"])
         self.copy = given["copy"]
+        self.trace = given["trace"]
         self.initializer = given["initializer"]
         self.initargs = tuple(given["initargs"])
         self.template_initializer = given["template_initializer"]
@@ -189,6 +190,8 @@ class Settings:
             copies=self.copy,
         )
         core.set_patience(self.spin_ns, self.yields)
+        if self.trace:
+            core.trace(None)
         core.set_limits(
             self.soft_timeout,
             self.timeout,

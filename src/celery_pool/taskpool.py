@@ -24,7 +24,9 @@ if TYPE_CHECKING:
     from typing import Any, Self, Unpack
 
     from .facade_side import Callbacks
-    from .reports import DrainReport, Statistics
+    from .observe.facts import WorkerInfo
+    from .observe.pool import PoolView
+    from .reports import DrainReport, Health, Statistics
 
 
 class TaskPool(FacadeSide):
@@ -364,8 +366,35 @@ class TaskPool(FacadeSide):
     def logger(self, logger: logging.Logger | None) -> None:
         self._logger = self._core.logger = logger
 
-    def statistics(self) -> Statistics:
-        """A snapshot of the pool's counters since ``run()``."""
+    def workers(self) -> list[WorkerInfo]:
+        """Each worker at this moment: what it runs, for how long, what waits behind it. Those
+        that stand by or leave are among them."""
+        return self._view().workers()
+
+    def healthy(self) -> Health:
+        """Whether the pool does what it is for, and if not, why: true or false in a test,
+        ``reasons`` says which. A pool under load is healthy, one whose workers cannot be
+        started is not."""
+        from .reports import Health
+
+        self._core.check_process()
+        if self._supervisor is None or not self._core.running:
+            return Health((f"the pool is {self._core.state_name()}",))
+        return Health(tuple(self._supervisor.complaints()))
+
+    def _view(self) -> PoolView:
+        from .observe.pool import view_of_own
+
+        self._core.check_process()
+        self._core.show_workers()  # as it is now, not as it was when a task ended last
+        return view_of_own(self._core.segment_fd)
+
+    def statistics(self, *, functions: bool = False) -> Statistics:
+        """A snapshot of the pool's counters since ``run()``.
+
+        :param functions: with histograms of what tasks have taken, by function. They cost
+            some 100 µs to read, and nothing while they are not.
+        """
         from .reports import Statistics
 
         core = self._core
@@ -381,6 +410,7 @@ class TaskPool(FacadeSide):
             expired=core.expired,
             workers=0 if self._supervisor is None else self._supervisor.roster.alive(),
             exits=dict(self._supervisor.exits) if self._supervisor is not None else {},
+            functions=self._view().functions() if functions else None,
         )
 
     # ---- parts of run() and terminate(), for facades whose thread may not wait ----

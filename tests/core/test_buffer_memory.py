@@ -19,6 +19,7 @@ import tasks
 from celery_pool import ExceptionInfo, TaskExpired
 from guards import descendants, wait_until
 from segments import (
+    SHOWN,
     argument_bytes,
     await_given_back,
     bytes_of,
@@ -257,7 +258,7 @@ def test_on_return_by_hand_while_it_runs(pool, tmp_path):
 
 @pytest.mark.parametrize("how", ["terminate", "close", "drain"])
 def test_the_end_of_the_pool(pool, tmp_path, how):
-    """A pool that is still there afterwards holds nothing but its control page."""
+    """A pool that is still there afterwards holds nothing but what it shows."""
     gate = Gate(tmp_path)
     p = pool(None, processes=2)
     data = buffer_tasks.array(4 * MIB)
@@ -273,7 +274,7 @@ def test_the_end_of_the_pool(pool, tmp_path, how):
         getattr(p, how)(*([0.1] if how == "drain" else []))
     for r in results:
         r.wait(DEADLINE)
-    wait_until(lambda: bytes_of(p._core.segment_fd) <= 8192, DEADLINE, "an empty segment")
+    wait_until(lambda: bytes_of(p._core.segment_fd) <= SHOWN, DEADLINE, "an empty segment")
 
 
 # ---- forks ----

@@ -12,7 +12,7 @@ import pytest
 import tasks
 from bench import COMPLETION_TAIL, LOST, PAGE, RING
 from celery_pool import AttachError, WorkerLostError
-from celery_pool._poolcore import Channel
+from celery_pool._poolcore import Channel, layout
 from support import DEADLINE
 from wire import parcel
 
@@ -32,7 +32,7 @@ def frame(size: int = 64, kind: int = 8, flags: int = 0, length: int = 0, tid: i
 
 
 RESULT, ERROR, ACK, DEFINE, GIVE_BACK = 8, 9, 7, 3, 12
-ARENA = PAGE + 2 * RING
+ARENA = PAGE + 2 * RING + layout()["shown"]
 
 GARBAGE = {
     "tail beyond the ring": lambda c: poke(c, COMPLETION_TAIL, struct.pack("<Q", RING + 64)),

@@ -21,6 +21,7 @@ from typing import Any
 
 import pytest
 
+from celery_pool import _poolcore
 from support import run_script
 from wire import parcel
 
@@ -48,7 +49,8 @@ class Scribbler:
         else:
             raise RuntimeError("no segment")
         self.memory = (ctypes.c_ubyte * (end - start)).from_address(start)
-        self.ring = (end - start - PAGE) // 2
+        self.shown = end - start - _poolcore.layout()["shown"]
+        self.ring = (self.shown - PAGE) // 2
 
     def put(self, at: int, data: bytes) -> None:
         self.memory[at : at + len(data)] = data
@@ -153,6 +155,10 @@ DEEDS = {
     "random header": lambda s, r: s.put(0, r.randbytes(PAGE)),
     "random submission ring": lambda s, r: s.put(PAGE, r.randbytes(s.ring)),
     "random completion ring": lambda s, r: s.put(PAGE + s.ring, r.randbytes(s.ring)),
+    "shown counts": lambda s, r: s.put(s.shown, r.randbytes(300_000)),
+    "shown task anywhere": lambda s, r: s.put_word(s.shown, r.getrandbits(64)),
+    "shown task beyond the ring": lambda s, r: s.put_word(s.shown, 1 + s.ring - 32),
+    "shown records without end": lambda s, r: s.put_word(s.shown + 8, (1 << 64) - 1),
     "random all": lambda s, r: s.put(0, r.randbytes(PAGE + 2 * s.ring)),
     "zeros all": lambda s, r: s.put(0, bytes(PAGE + 2 * s.ring)),
 }

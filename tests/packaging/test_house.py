@@ -20,8 +20,12 @@ GUESTS = ("ext", "cli", "cluster", "observe")
 
 #: Inner modules that guests may import all the same, and why.
 FOR_GUESTS = {
+    "celery_pool._poolcore.PoolMap": "what a pool shows to onlookers",
+    "celery_pool._poolcore.WorkerMap": "the same, of a worker",
+    "celery_pool._poolcore.layout": "where the one word is that an onlooker may write",
     "celery_pool.errors": "public",
     "celery_pool.host.cpus": "the default number of processes, before there is a pool",
+    "celery_pool.observe": "public",
     "celery_pool.options": "public",
     "celery_pool.taskpool": "TaskPool and its results; `celery_pool` itself imports all facades",
     "celery_pool.wire.remote": "UnpicklableError, which users can receive",

@@ -12,6 +12,9 @@ from support import DEADLINE
 #: What the control words and rings take, and no payload.
 AT_REST = 2 << 20
 
+#: What a pool shows to onlookers in its segment, when a few workers have run a few functions.
+SHOWN = 64 << 10
+
 
 def bytes_of(fd: int) -> int:
     return os.fstat(fd).st_blocks * 512

@@ -12,8 +12,9 @@ from typing import Any, ParamSpec, Self, TypeVar, Unpack
 
 from ..errors import PoolFull, PoolNotRunning, PoolRunning
 from ..facade_side import AwaitedBase, fail, succeed
+from ..observe.facts import WorkerInfo
 from ..options import WorkerOptions, check_names
-from ..reports import Statistics
+from ..reports import Health, Statistics
 from ..settings import count_or_none
 from ..taskpool import AsyncResult, TaskPool, Window
 from .looking import Looking
@@ -310,9 +311,17 @@ class AsyncTaskPool(AwaitedBase):
         """The process ids of the workers."""
         return self._pool.get_worker_pids()
 
-    def statistics(self) -> Statistics:
-        """A snapshot of the pool's counters since :meth:`start`."""
-        return self._pool.statistics()
+    def workers(self) -> list[WorkerInfo]:
+        """Each worker at this moment, as :meth:`TaskPool.workers` tells it."""
+        return self._pool.workers()
+
+    def healthy(self) -> Health:
+        """Whether the pool does what it is for, and why not: see :meth:`TaskPool.healthy`."""
+        return self._pool.healthy()
+
+    def statistics(self, *, functions: bool = False) -> Statistics:
+        """A snapshot of the pool's counters since :meth:`start`, as :meth:`TaskPool.statistics`."""
+        return self._pool.statistics(functions=functions)
 
     # ---- one task ----
 

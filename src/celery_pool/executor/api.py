@@ -34,7 +34,8 @@ from .life import Life
 from .mapresults import FedMapResults, MapResults
 
 if TYPE_CHECKING:
-    from ..reports import Statistics
+    from ..observe.facts import WorkerInfo
+    from ..reports import Health, Statistics
 
 P = ParamSpec("P")
 T = TypeVar("T")
@@ -285,9 +286,18 @@ class TaskPoolExecutor(Executor):
         """The process ids of the workers; none before the first submission."""
         return self._life.pool.get_worker_pids()
 
-    def statistics(self) -> Statistics:
-        """A snapshot of the pool's counters; a chunk of a map is one task."""
-        return self._life.pool.statistics()
+    def workers(self) -> list[WorkerInfo]:
+        """Each worker at this moment, as :meth:`TaskPool.workers` tells it."""
+        return self._life.pool.workers()
+
+    def healthy(self) -> Health:
+        """Whether the pool does what it is for, and why not: see :meth:`TaskPool.healthy`."""
+        return self._life.pool.healthy()
+
+    def statistics(self, *, functions: bool = False) -> Statistics:
+        """A snapshot of the pool's counters, as :meth:`TaskPool.statistics`; a chunk of a map
+        is one task."""
+        return self._life.pool.statistics(functions=functions)
 
     @property
     def _broken(self) -> str | None:

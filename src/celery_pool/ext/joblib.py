@@ -38,7 +38,7 @@ from ..options import WorkerOptions, check_names
 from ..taskpool import AsyncResult, TaskPool
 
 if TYPE_CHECKING:
-    from .. import Statistics
+    from .. import Health, Statistics, WorkerInfo
 
 #: How long workers may take to leave after the last task, in seconds.
 LEAVE_TIMEOUT = 5.0
@@ -180,9 +180,17 @@ class CeleryPoolBackend(AutoBatchingMixin, ParallelBackendBase):  # type: ignore
         """The process ids of the workers; none outside of a call of ``Parallel``."""
         return [] if self._pool is None else self._pool.get_worker_pids()
 
-    def statistics(self) -> Statistics | None:
+    def workers(self) -> list[WorkerInfo]:
+        """Each worker at this moment; none outside of a call of ``Parallel``."""
+        return [] if self._pool is None else self._pool.workers()
+
+    def healthy(self) -> Health | None:
+        """Whether the pool does what it is for, and why not; None: there is no pool."""
+        return None if self._pool is None else self._pool.healthy()
+
+    def statistics(self, *, functions: bool = False) -> Statistics | None:
         """A snapshot of the pool's counters, a batch being one task; None: there is no pool."""
-        return None if self._pool is None else self._pool.statistics()
+        return None if self._pool is None else self._pool.statistics(functions=functions)
 
     def abort_everything(self, ensure_ready: bool = True) -> None:
         """Kills what runs. `ensure_ready`: with new workers."""

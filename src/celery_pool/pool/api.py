@@ -27,7 +27,8 @@ from .mapresult import CALLBACK, ERROR_CALLBACK, MapResult, OneArgument
 if TYPE_CHECKING:
     import logging
 
-    from ..reports import Statistics
+    from ..observe.facts import WorkerInfo
+    from ..reports import Health, Statistics
 
 S = TypeVar("S")
 T = TypeVar("T")
@@ -274,9 +275,18 @@ class Pool(multiprocessing.pool.Pool):
         """The process ids of the workers, as :meth:`TaskPool.get_worker_pids` tells them."""
         return self._tasks.get_worker_pids()
 
-    def statistics(self) -> Statistics:
-        """A snapshot of the pool's counters; a chunk of a map is one task."""
-        return self._tasks.statistics()
+    def workers(self) -> list[WorkerInfo]:
+        """Each worker at this moment, as :meth:`TaskPool.workers` tells it."""
+        return self._tasks.workers()
+
+    def healthy(self) -> Health:
+        """Whether the pool does what it is for, and why not: see :meth:`TaskPool.healthy`."""
+        return self._tasks.healthy()
+
+    def statistics(self, *, functions: bool = False) -> Statistics:
+        """A snapshot of the pool's counters, as :meth:`TaskPool.statistics`; a chunk of a map
+        is one task."""
+        return self._tasks.statistics(functions=functions)
 
     # ---- life ----
 

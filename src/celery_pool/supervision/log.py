@@ -6,6 +6,7 @@ from __future__ import annotations
 import contextlib
 import sys
 import time
+from collections import deque
 
 from .. import _poolcore
 from ..errors import describe_exit, report_unraisable, signal_name
@@ -23,6 +24,9 @@ if TYPE_CHECKING:
 
 #: Failed starts come in crowds: one in so many seconds is logged.
 FAILED_START_INTERVAL = 10.0
+
+#: Warnings and errors that onlookers are shown, and characters of each.
+RECENT, LONGEST_TEXT = 50, 500
 
 #: logging's levels; the module itself is imported when something is said.
 DEBUG, INFO, WARNING, ERROR = 10, 20, 30, 40
@@ -42,6 +46,9 @@ class Log:
     def __init__(self, core: _poolcore.Core) -> None:
         self._core = core
         self._failed_start_due = 0.0
+        #: Warnings and errors, for onlookers; and how many there have been.
+        self.recent: deque[dict[str, Any]] = deque(maxlen=RECENT)
+        self.said = 0
 
     def buried(
         self, worker: WorkerProcess, key: str, task: Task | None, out_of_memory: bool
@@ -130,7 +137,8 @@ class Log:
     ) -> None:
         """`text` may name facts, `{pid}` say; other braces in it do no harm."""
         try:
-            if not self._is_heard(level):
+            heard = self._is_heard(level)
+            if not heard and level < WARNING:
                 return
             exitcode = None if worker is None else worker.exitcode
             signum = signum or max(0, -(exitcode or 0))
@@ -144,6 +152,11 @@ class Log:
             }
             for name in ("pid", "signal"):
                 text = text.replace(f"{{{name}}}", str(facts[name]))
+            if level >= WARNING:
+                self.recent.append({"time": time.time(), "text": text[:LONGEST_TEXT], **facts})
+                self.said += 1
+            if not heard:
+                return
             exc_info = None if cause is None else (type(cause), cause, cause.__traceback__)
             self._core.logger.log(level, text, exc_info=exc_info, extra=facts)
         except BaseException:

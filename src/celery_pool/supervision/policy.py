@@ -16,6 +16,12 @@ else:
     Reason = tuple
 
 
+#: How long a dead worker's exit code is waited for, in seconds.
+EXIT_CODE_WAIT = 0.5
+#: How long callbacks may still run after the end of the workers, in seconds.
+REAPER_GRACE = 5.0
+
+
 class Phase(enum.Enum):
     RUNNING = enum.auto()
     STOPPING = enum.auto()  # workers leave after what they have

@@ -25,21 +25,18 @@ from ..host.memory import OutOfMemoryKills
 from ..wire.remote import load_error
 from .bells import LONGEST_POLL, Bells
 from .enforcement import Enforcement
+from .health import complaints
 from .log import Log
 from .notices import Notices
-from .policy import Phase, Policy, Reason
+from .policy import EXIT_CODE_WAIT, REAPER_GRACE, Phase, Policy, Reason
 from .renewal import Renewal
 from .restarts import Failures, Restarts
 from .roster import Roster
 from .start import Start
+from .story import Story
 from .template_process import TemplateProcess
 from .verdicts import cause_of_death, exit_key
 from .worker_process import NEVER, Stage, WorkerProcess
-
-#: How long a dead worker's exit code is waited for, in seconds.
-EXIT_CODE_WAIT = 0.5
-#: How long callbacks may still run after the end of the workers, in seconds.
-REAPER_GRACE = 5.0
 
 
 class Supervisor:
@@ -87,6 +84,7 @@ class Supervisor:
         self._enforcement = Enforcement(
             core, policy, self.roster, self.exits, self._log, self._notices, self._selector
         )
+        self._story = Story(core, self.name, self.exits, self._log)
         with forkguard.lock:
             self._bells = Bells()
             forkguard.guard(self)
@@ -206,6 +204,10 @@ class Supervisor:
         """Has all workers replaced by those of a template that is forked now."""
         self.roster.make_template(renews=True)
         self.wake()
+
+    def complaints(self) -> list[str]:
+        """Why the workers are not what they should be; in any thread."""
+        return complaints(self._supervisor.is_alive(), self._restarts, self.roster)
 
     def resize(self, processes: int) -> None:
         """Keeps so many workers from now on."""
@@ -376,6 +378,7 @@ class Supervisor:
         self._replenish()
         self._shrink()
         self.roster.watch()
+        self._story.tell()
 
     def _abandon(self, error: BaseException) -> None:
         """Kills the workers and recovers what they had, with no other help."""
