@@ -35,12 +35,18 @@ def guard(owner: Owner) -> None:
 def _after_in_child() -> None:
     global lock
     lock = threading.RLock()
-    for known in list(_owners):
-        owner = known()
-        for fd in () if owner is None else owner.owned_fds():
-            with contextlib.suppress(OSError):
-                os.close(fd)
-    _owners.clear()
+    owners = [known() for known in list(_owners)]
+    _owners.clear()  # or a child's child would close what has its number there
+    with contextlib.ExitStack() as all_of_them:  # whatever fails
+        for owner in owners:
+            if owner is not None:
+                all_of_them.callback(_close, owner)
+
+
+def _close(owner: Owner) -> None:
+    for fd in owner.owned_fds():
+        with contextlib.suppress(OSError):
+            os.close(fd)
 
 
 def _before() -> None:

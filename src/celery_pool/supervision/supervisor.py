@@ -98,10 +98,9 @@ class Supervisor:
 
     def owned_fds(self) -> set[int]:
         """For forkguard."""
-        fds = self._bells.fds()
-        if self.phase is not Phase.ENDED:
+        fds = self._bells.fds() | self.roster.release_fds()
+        with contextlib.suppress(ValueError):  # it is closed
             fds.add(self._selector.fileno())
-        fds |= self.roster.release_fds()
         return fds
 
     # ---- called by the facade ----
