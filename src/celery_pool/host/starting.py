@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import threading
 import time
 from multiprocessing.process import BaseProcess
 
@@ -19,10 +20,30 @@ if TYPE_CHECKING:
 #: How long a fork server may take to end, in seconds.
 ENDING = 1.0
 
+_alone = threading.RLock()
+
+
+def alone() -> contextlib.AbstractContextManager[Any]:
+    """While a process is forked in which Python goes on: locks that another start of ours holds at
+    that moment, in another thread, of an import say, would stay locked there for ever."""
+    return _alone
+
+
+def _renew_lock() -> None:
+    global _alone
+    _alone = threading.RLock()
+
+
+os.register_at_fork(after_in_child=_renew_lock)
+
 
 def start(process: BaseProcess) -> None:
-    """`process.start()`. A fork server may be about to end, since a start has failed between
-    two of its steps, in this process or in it: as soon as it has ended this starts another."""
+    """`process.start()`, also in a daemonic process: those may have no children, lest these be
+    left over when they are killed, but ours end with their parent. multiprocessing does not
+    know of `process` afterwards: it would end it at the exit of a child that the program forks.
+
+    A fork server may be about to end, since a start has failed between two of its steps, in
+    this process or in it: as soon as it has ended this starts another."""
     end = time.monotonic() + ENDING
     while True:
         try:
@@ -34,8 +55,9 @@ def start(process: BaseProcess) -> None:
 
 
 def _start(process: BaseProcess) -> None:
+    of: Any = process
     try:
-        process.start()
+        of._popen = of._Popen(process)
     except OSError as error:
         traceback = error.__traceback__
         while traceback is not None:
@@ -47,6 +69,8 @@ def _start(process: BaseProcess) -> None:
                     with contextlib.suppress(OSError):
                         os.close(fd)
         raise
+    of._sentinel = of._popen.sentinel
+    del of._target, of._args, of._kwargs  # of what they hold nobody is to wait for its end
 
 
 def _nothing(names: Mapping[str, Any]) -> list[int]:

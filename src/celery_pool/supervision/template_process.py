@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import _signal  # type: ignore[import-not-found]  # signal wraps its functions in enums, slowly
 import contextlib
-import multiprocessing.process
 import os
 import select
 import signal
 import socket
+import threading
 import time
 from collections.abc import Iterator
 from multiprocessing.context import BaseContext
@@ -36,6 +36,7 @@ class TemplateProcess:
 
     sock: socket.socket  # readable when it says something, or has ended
     _theirs: socket.socket
+    _forker = 0  # the thread that forks the template, while it does
 
     def __init__(self, context: BaseContext, plan: WorkerPlan, pool_name: str) -> None:
         self._context = context
@@ -67,19 +68,19 @@ class TemplateProcess:
                 daemon=True,
             )
             method = self._context.get_start_method()
-            if method == "fork":
-                title_setter.cache_clear()
-                title_setter()  # looked for here: the child would copy what that touches
-            elif method == "forkserver":
+            if method == "forkserver":
                 _preload()
-            with _without_group_signals(self._context), _as_no_daemon():
-                starting.start(process)
+            with starting.alone() if method == "fork" else contextlib.nullcontext():
+                if method == "fork":
+                    self._forker = threading.get_ident()
+                    title_setter.cache_clear()
+                    title_setter()  # looked for here: the child would copy what that touches
+                with _without_group_signals(self._context):
+                    starting.start(process)
         finally:
+            self._forker = 0
             self._theirs.close()
         self._process = process
-        # ours to end: at the exit of a child that the user forks multiprocessing would
-        # kill what it knows
-        multiprocessing.process._children.discard(process)  # type: ignore[attr-defined]
         if hasattr(os, "pidfd_open"):
             with contextlib.suppress(OSError):  # without it its end is seen a little later
                 self._pidfd = os.pidfd_open(process.pid)
@@ -101,7 +102,10 @@ class TemplateProcess:
 
     def detach(self) -> set[int]:
         """In a forked child: the descriptors to close; the objects let go of them."""
-        return {self.sock.detach(), self._pidfd}
+        fds = {self.sock.detach(), self._pidfd}
+        if self._forker != threading.get_ident():  # else it is the template itself
+            fds.add(self._theirs.detach())
+        return fds
 
     def dismiss(self) -> None:
         """Nothing more is asked: it ends when it has told of its last worker's exit."""
@@ -172,16 +176,3 @@ def _without_group_signals(context: BaseContext) -> Iterator[None]:
         yield
     finally:
         _signal.pthread_sigmask(_signal.SIG_SETMASK, mask)
-
-
-@contextlib.contextmanager
-def _as_no_daemon() -> Iterator[None]:
-    """Daemonic processes may have no children, lest these be left over when they are killed.
-    Ours are not: each of them ends with its parent."""
-    config = multiprocessing.process.current_process()._config  # type: ignore[attr-defined]
-    daemon = config.pop("daemon", None)
-    try:
-        yield
-    finally:
-        if daemon is not None:
-            config["daemon"] = daemon
