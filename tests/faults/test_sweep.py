@@ -163,7 +163,7 @@ def test_what_a_worker_takes(pool):
 
     before = descriptors()
     p = pool(8, processes=1)
-    wait_until(lambda: descriptors() == before + 12 + FDS_OF_A_WORKER, DEADLINE, "one worker")
+    wait_until(lambda: descriptors() == before + 13 + FDS_OF_A_WORKER, DEADLINE, "one worker")
     p.grow(3)
     wait_until(lambda: p.ready == 4, DEADLINE, "four workers")
-    wait_until(lambda: descriptors() == before + 12 + 4 * FDS_OF_A_WORKER, DEADLINE, "no more")
+    wait_until(lambda: descriptors() == before + 13 + 4 * FDS_OF_A_WORKER, DEADLINE, "no more")

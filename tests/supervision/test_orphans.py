@@ -98,7 +98,7 @@ def test_killed_with_sigkill(start_method, kind, tmp_path):
 
 
 def test_killed_with_stopped_workers(tmp_path):
-    """A stopped process can be killed, too."""
+    """A stopped process can be killed, too: workers and the template."""
     process = program(WORKING, "fork", "idle", str(tmp_path / "mark"), "{}")
     assert process.stdout.readline() == "ready\n"
     family = set(descendants(process.pid))
@@ -107,14 +107,6 @@ def test_killed_with_stopped_workers(tmp_path):
     process.kill()
     process.wait()
     process.stdout.close()
-    try:
-        workers = {pid for pid in family if not is_gone(pid)}
-        # the template has no lifeline: it ends once it is continued
-        wait_until(lambda: sum(not is_gone(pid) for pid in workers) <= 1, SOON, "workers are gone")
-    finally:
-        for pid in family:
-            with contextlib.suppress(ProcessLookupError):
-                os.kill(pid, signal.SIGCONT)
     all_gone(family, SOON)
 
 

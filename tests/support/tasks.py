@@ -135,6 +135,10 @@ def pass_gate_and_fail(path: str, text: str) -> None:
     raise ValueError(text)
 
 
+def unless_exists(path: str, function: Callable[..., Any], *args: Any) -> Any:
+    return None if os.path.exists(path) else function(*args)
+
+
 # ---- that fail ----
 
 

@@ -6,8 +6,8 @@ threads hold locks (of imports, logging, malloc, C libraries), that a replacemen
 costs one fork under every start method, and that no worker inherits descriptors
 it should not have.
 
-The template ends when nothing more can be asked of it and its last worker has ended: that dies
-with the parent.
+The template ends when nothing more can be asked of it and its last worker has ended; and, as
+these, with the parent, from its first moment on: its initializer may hang.
 """
 
 from __future__ import annotations
@@ -26,6 +26,7 @@ import time
 
 from ..wire.remote import dump_error, shortened
 from . import blas
+from .lifeline import Lifeline
 from .loky import forget_executor
 from .plan import GROUP_SIGNALS, LONGEST_MESSAGE, WorkerFds, WorkerPlan, receive, send
 from .process import Forker
@@ -45,13 +46,18 @@ if TYPE_CHECKING:
 MOST_AT_ONCE = 8
 
 
-def template_main(sock: socket.socket, plan: WorkerPlan, pool_name: str) -> None:
+def template_main(
+    lifeline: Lifeline, sock: socket.socket, plan: WorkerPlan, pool_name: str
+) -> None:
     """Body of the template process; in a context of its own, which its workers inherit: nothing
     of the moment of run() shall stay in them for ever."""
-    contextvars.Context().run(_template_main, sock, plan, pool_name)
+    lifeline.hold()
+    contextvars.Context().run(_template_main, lifeline, sock, plan, pool_name)
 
 
-def _template_main(sock: socket.socket, plan: WorkerPlan, pool_name: str) -> None:
+def _template_main(
+    lifeline: Lifeline, sock: socket.socket, plan: WorkerPlan, pool_name: str
+) -> None:
     # Its children may start processes of their own; in the parent it stays
     # daemonic, so that nothing waits for it at exit.
     multiprocessing.process.current_process()._config["daemon"] = False  # type: ignore[attr-defined]
@@ -60,7 +66,7 @@ def _template_main(sock: socket.socket, plan: WorkerPlan, pool_name: str) -> Non
     show_name(multiprocessing.current_process().name)
     if plan.blas_threads is not None:
         blas.limit_threads(plan.blas_threads, plan.blas_spare)
-    template = Template(sock, plan, pool_name)
+    template = Template(lifeline, sock, plan, pool_name)
     try:
         if plan.template_initializer is not None:
             plan.template_initializer(*plan.template_initargs)
@@ -85,7 +91,10 @@ def reset_signals(shield: tuple[int, ...]) -> None:
 
 
 class Template:
-    def __init__(self, sock: socket.socket, plan: WorkerPlan, pool_name: str) -> None:
+    def __init__(
+        self, lifeline: Lifeline, sock: socket.socket, plan: WorkerPlan, pool_name: str
+    ) -> None:
+        self.lifeline = lifeline
         self.sock = sock
         self.plan = plan
         self.pool_name = pool_name
@@ -106,7 +115,8 @@ class Template:
         os.set_blocking(child_bell, False)
         os.set_blocking(ring, False)
         self.forker = Forker(worker_main)
-        self.own_fds = [self.sock.fileno(), child_bell, ring, *self.forker.fds]
+        own = (self.lifeline.fd, self.sock.fileno(), child_bell, ring)
+        self.own_fds = [*own, *self.forker.fds]
         _signal.signal(signal.SIGCHLD, _nothing)
         signal.set_wakeup_fd(ring, warn_on_full_buffer=False)
         self.hears = select.poll()

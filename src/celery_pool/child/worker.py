@@ -7,7 +7,6 @@ import faulthandler
 import functools
 import multiprocessing
 import os
-import select
 import signal
 import sys
 import threading
@@ -19,6 +18,7 @@ from ..errors import AttachError
 from ..wire import picklers
 from ..wire.remote import dump_error
 from . import current
+from .lifeline import die_with_parent
 from .plan import ATTACH_FAILED, GROUP_SIGNALS, WorkerFds, WorkerPlan, stack_signal
 from .shield import default_handler, raise_shield, raise_shield_again
 
@@ -116,16 +116,3 @@ def title_setter() -> Callable[[str], object] | None:
     except ImportError:
         return None
     return setproctitle  # type: ignore[no-any-return,unused-ignore]
-
-
-def die_with_parent(lifeline: int) -> None:
-    """Whatever we do then: the parent's end is ours."""
-    if not _poolcore.die_with(lifeline):
-        threading.Thread(target=_watch, args=(lifeline,), name="lifeline", daemon=True).start()
-
-
-def _watch(lifeline: int) -> None:
-    poll = select.poll()
-    poll.register(lifeline, select.POLLIN)
-    poll.poll()
-    os.kill(os.getpid(), signal.SIGKILL)

@@ -15,9 +15,11 @@ from multiprocessing.context import BaseContext
 from multiprocessing.process import BaseProcess
 
 from ..child import template
+from ..child.lifeline import Lifeline
 from ..child.plan import GROUP_SIGNALS, WorkerPlan, receive, send
 from ..child.worker import title_setter
 from ..host import starting
+from ..host.files import close_fds
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -36,6 +38,7 @@ class TemplateProcess:
 
     sock: socket.socket  # readable when it says something, or has ended
     _theirs: socket.socket
+    _lifeline = _their_lifeline = -1
     _forker = 0  # the thread that forks the template, while it does
 
     def __init__(self, context: BaseContext, plan: WorkerPlan, pool_name: str) -> None:
@@ -49,10 +52,11 @@ class TemplateProcess:
         self.renews = False  # see Roster.make_template
 
     def connect(self) -> None:
-        """Makes the socket pair; first of all."""
+        """Makes the socket pair and the lifeline; first of all."""
         self.sock, self._theirs = socket.socketpair(socket.AF_UNIX, _packet_socket)
         try:
             self.sock.settimeout(TEMPLATE_STUCK)
+            self._their_lifeline, self._lifeline = os.pipe()
         except BaseException:
             self.sock.close()
             self._theirs.close()
@@ -63,7 +67,13 @@ class TemplateProcess:
         try:
             process = self._context.Process(  # type: ignore[attr-defined]
                 target=template.template_main,
-                args=(self._theirs, self._plan, self._pool_name),
+                # the lifeline first: it holds before what the plan names is imported
+                args=(
+                    Lifeline(self._their_lifeline),
+                    self._theirs,
+                    self._plan,
+                    self._pool_name,
+                ),
                 name=f"{self._pool_name}-template",
                 daemon=True,
             )
@@ -80,6 +90,7 @@ class TemplateProcess:
         finally:
             self._forker = 0
             self._theirs.close()
+            close_fds(self, "_their_lifeline")
         self._process = process
         if hasattr(os, "pidfd_open"):
             with contextlib.suppress(OSError):  # without it its end is seen a little later
@@ -102,9 +113,9 @@ class TemplateProcess:
 
     def detach(self) -> set[int]:
         """In a forked child: the descriptors to close; the objects let go of them."""
-        fds = {self.sock.detach(), self._pidfd}
+        fds = {self.sock.detach(), self._pidfd, self._lifeline}
         if self._forker != threading.get_ident():  # else it is the template itself
-            fds.add(self._theirs.detach())
+            fds |= {self._theirs.detach(), self._their_lifeline}
         return fds
 
     def dismiss(self) -> None:
@@ -117,6 +128,7 @@ class TemplateProcess:
     def end(self) -> None:
         """Its workers live on."""
         self.sock.close()
+        close_fds(self, "_lifeline")
         process, self._process = self._process, None
         pidfd, self._pidfd = self._pidfd, -1
         if process is None:
