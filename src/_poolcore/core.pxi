@@ -143,8 +143,8 @@ cdef class Core:
 
     def ready(self, Channel channel not None):
         """The worker is ready for tasks; it gets some now, or when another one has
-        left the ranks."""
-        if not channel.corrupt:
+        left the ranks; none if it has been told to leave meanwhile."""
+        if not channel.corrupt and not channel.leaving:
             channel.spare = True
             open_spare(self)
         refill(self)

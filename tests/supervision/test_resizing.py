@@ -239,3 +239,28 @@ def test_a_command_that_is_left_does_not_hold_up_the_end(pool):
     assert p.join(DEADLINE)
     took(start, 2.5)
     wait_until(lambda: is_gone(child), DEADLINE)
+
+
+def test_one_that_is_told_to_leave_while_it_starts_gets_no_task(pool, gate, tmp_path):
+    """Though there is a seat for it by the time it is ready."""
+    flag = tmp_path / "flag"
+    flag.touch()
+    p = pool(
+        None,
+        processes=1,
+        initializer=tasks.unless_exists,
+        initargs=(str(flag), tasks.pass_gate, gate.path),
+    )
+    flag.unlink()
+    p.grow(1)
+    (told,) = gate.await_tasks()
+    p.shrink(1)
+    wait_until(lambda: any(w.channel.leaving for w in p._supervisor.roster), DEADLINE)
+    p.grow(1)
+    gate.await_tasks(2)
+    gate.open()
+    pids = set()
+    while not p.statistics().exits or p.ready < 2:
+        pids |= {r.get(DEADLINE) for r in [p.apply_async(tasks.pid) for _ in range(20)]}
+    assert told not in pids
+    assert p.statistics().exits == {"shrunk": 1}
