@@ -203,7 +203,9 @@ class TaskPool(FacadeSide):
         """Has all workers replaced, a few at a time, by new ones that see the program as it is
         now (under spawn and forkserver: its modules as they are on the disk): a rolling restart.
         Returns when it has begun. Tasks go on, and so do submissions and the descriptor of
-        :meth:`fileno`; who runs a task ends it first. Called again meanwhile, it begins anew.
+        :meth:`fileno`; who runs a task ends it first. Nobody leaves before the new template has
+        been initialized and a worker of it stands by: if these fail, it is logged and tried
+        again (``start_retries``), and the workers stay. Called again meanwhile, it begins anew.
 
         Under fork, it forks in the calling thread, of which locks held by other threads are
         copied: best called where :meth:`run` was.

@@ -6,6 +6,7 @@ Messages are pickled tuples on a packet socket, descriptors beside them:
     template -> parent   ("started", serial, pid)  + pidfd
                          ("failed", serial, text)
                          ("exited", serial, exitcode)
+                         ("initialized", 0, None) if it is to renew others
                          ("broken", 0, error)     it ends; error: remote.dump_error's
 """
 

@@ -47,16 +47,19 @@ MOST_AT_ONCE = 8
 
 
 def template_main(
-    lifeline: Lifeline, sock: socket.socket, plan: WorkerPlan, pool_name: str
+    lifeline: Lifeline, sock: socket.socket, plan: WorkerPlan, pool_name: str, renews: bool
 ) -> None:
     """Body of the template process; in a context of its own, which its workers inherit: nothing
-    of the moment of run() shall stay in them for ever."""
+    of the moment of run() shall stay in them for ever.
+
+    :param renews: tell when it has been initialized: it is not asked for workers before.
+    """
     lifeline.hold()
-    contextvars.Context().run(_template_main, lifeline, sock, plan, pool_name)
+    contextvars.Context().run(_template_main, lifeline, sock, plan, pool_name, renews)
 
 
 def _template_main(
-    lifeline: Lifeline, sock: socket.socket, plan: WorkerPlan, pool_name: str
+    lifeline: Lifeline, sock: socket.socket, plan: WorkerPlan, pool_name: str, renews: bool
 ) -> None:
     # Its children may start processes of their own; in the parent it stays
     # daemonic, so that nothing waits for it at exit.
@@ -72,6 +75,8 @@ def _template_main(
             plan.template_initializer(*plan.template_initargs)
         if plan.blas_threads is not None and not plan.blas_spare:
             blas.limit_loaded(plan.blas_threads)
+        if renews:
+            template.tell(("initialized", 0, None), [])
         template.serve()
     except BaseException as error:
         template.give_up(error)

@@ -69,13 +69,22 @@ class Log:
 
     def start_failed(self, worker: WorkerProcess | None, cause: BaseException, row: Row) -> None:
         """And is tried again; `row`: of the outage, if it is one."""
+        if self._is_time_for_a_failed_start():
+            text = f"the start of a worker has failed{_lasts(row)}: it is tried again, tasks wait"
+            self.say(ERROR, "start_failed", text, worker, cause=cause)
+
+    def renewal_failed(self, cause: BaseException, again: bool, row: Row) -> None:
+        if self._is_time_for_a_failed_start() or not again:
+            what = "it is tried again" if again else "it is not tried again"
+            text = f"a renewal's template has failed{_lasts(row)}: {what}, workers stay as they are"
+            self.say(ERROR, "renewal_failed", text, cause=cause)
+
+    def _is_time_for_a_failed_start(self) -> bool:
         now = time.monotonic()
         if now < self._failed_start_due:
-            return
+            return False
         self._failed_start_due = now + FAILED_START_INTERVAL
-        lasts = f" ({row.length} in a row, for {now - row.since:.0f} s)" if row.length > 1 else ""
-        text = f"the start of a worker has failed{lasts}: it is tried again, tasks wait"
-        self.say(ERROR, "start_failed", text, worker, cause=cause)
+        return True
 
     def replaced(self, worker: WorkerProcess) -> None:
         self.say(INFO, "restarted", "worker {pid} has taken a dead one's place", worker)
@@ -162,3 +171,9 @@ class Log:
         except BaseException:
             with contextlib.suppress(BaseException):
                 report_unraisable("the logger raised an exception")
+
+
+def _lasts(row: Row) -> str:
+    if row.length < 2:
+        return ""
+    return f" ({row.length} in a row, for {time.monotonic() - row.since:.0f} s)"

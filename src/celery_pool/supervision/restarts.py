@@ -91,7 +91,8 @@ class Restarts:
         """A worker that was asked for at `asked` died, ready and without having claimed a
         task, or was killed before. Whether the budget of so many workers is used up."""
         if self._crashing.another(now, asked) and self._crashing.length > 1:
-            self._wait(now, _doubled(self._crashing.length - 2, LONGEST_DELAY))
+            delay = _doubled(self._crashing.length - 2, LONGEST_DELAY)
+            self.next_start = now + _longer_by_chance(delay)
         return self._crashes.another(now) > self.most * workers
 
     def killed_at_start(self, now: float, asked: float, workers: int) -> bool:
@@ -104,8 +105,7 @@ class Restarts:
         """The start of a worker has failed, which was asked for at `asked`, or could not even
         be. Whether it was the last one allowed."""
         if self.outage.another(now, asked):
-            longest = max(OUTAGE_DELAY, OUTAGE_SHARE * (now - self.outage.since))
-            self._wait(now, _doubled(self.outage.length - 1, min(longest, LONGEST_OUTAGE_DELAY)))
+            self.next_start = now + outage_delay(self.outage, now)
         return self.retries is not None and self.outage.length > self.retries
 
     def succeeded(self) -> bool:
@@ -117,10 +117,6 @@ class Restarts:
         replaces = self._owed > 0
         self._owed -= replaces
         return replaces
-
-    def _wait(self, now: float, delay: float) -> None:
-        jitter = int.from_bytes(os.urandom(2)) / 0xFFFF
-        self.next_start = now + delay * (1 + JITTER * jitter)
 
 
 class Failures:
@@ -184,5 +180,15 @@ class Row:
         return True
 
 
+def outage_delay(outage: Row, now: float) -> float:
+    """Seconds until it is tried whether an outage is over."""
+    longest = max(OUTAGE_DELAY, OUTAGE_SHARE * (now - outage.since))
+    return _longer_by_chance(_doubled(outage.length - 1, min(longest, LONGEST_OUTAGE_DELAY)))
+
+
 def _doubled(times: int, longest: float) -> float:
     return min(FIRST_DELAY * 2.0 ** min(times, 30), longest)
+
+
+def _longer_by_chance(delay: float) -> float:
+    return delay * (1 + JITTER * int.from_bytes(os.urandom(2)) / 0xFFFF)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import errno
 import itertools
 import os
@@ -16,11 +15,15 @@ from ..child.plan import WorkerPlan
 from ..host import forkguard
 from .policy import Policy, Reason
 from .template_process import TemplateProcess
-from .worker_process import Stage, WorkerProcess
+from .worker_process import NEVER, Stage, WorkerProcess
 
 #: Descriptors of this process that a worker takes: its segment, its doorbell, its lifeline, the
 #: pipe for its stack, its pidfd. Two more while it is started.
 FDS_OF_A_WORKER = 5
+
+#: How often it is looked whether a worker is ready, in seconds: who would see that at once may be
+#: in a callback.
+START_INTERVAL = 0.1
 
 
 class Roster:
@@ -46,6 +49,7 @@ class Roster:
         self.template: TemplateProcess | None = None  # is asked for workers
         self._retired: list[TemplateProcess] = []  # have workers, and are asked no more
         self._made: list[TemplateProcess] = []  # will be asked
+        self._over = False  # no more templates
         self._core = core
         self._plan = plan
         self._policy = policy
@@ -76,7 +80,7 @@ class Roster:
 
     def template_at(self, source: object) -> TemplateProcess | None:
         """Whose socket that is."""
-        for made in (self.template, *self._retired):
+        for made in (self.template, *self._retired, *self._made):
             if made is not None and made.sock is source:
                 return made
         return None
@@ -92,18 +96,20 @@ class Roster:
         return fds
 
     def start_template(self) -> None:
-        self.make_template()
-        self.adopt()
+        """The one that is asked from now on."""
+        made = self.make_template()
+        self.listen(made)
+        self.adopt(made)
 
-    def make_template(self, renews: bool = False) -> None:
+    def make_template(self, renews: bool = False) -> TemplateProcess:
         """Starts one; adopt() makes it the one that is asked. In any thread.
 
-        :param renews: workers of those before are outdated then.
+        :param renews: it is told of in renewing() until then, and workers of those before
+            are outdated from then on.
         """
-        made = TemplateProcess(self._context, self._plan, self._name)
+        made = TemplateProcess(self._context, self._plan, self._name, renews)
         with forkguard.lock:
             made.connect()
-            made.renews = renews
             self._made.append(made)
         try:
             made.start()
@@ -111,21 +117,31 @@ class Roster:
             self._made.remove(made)
             made.end()
             raise
-        made.started = True
+        if self._over:
+            made.end()
+        return made
 
-    def adopt(self) -> None:
-        """The last one that has been made takes the place of the one before. That ends with its
-        last worker."""
-        for made in [made for made in self._made if made.started]:
+    def renewing(self) -> list[TemplateProcess]:
+        """Those that shall take the place of others, and have not yet been initialized; the
+        last one is the latest."""
+        return [made for made in self._made if made.renews and made.started]
+
+    def listen(self, made: TemplateProcess) -> None:
+        """Has the selector tell of what it says; OSError."""
+        if not made.heard:
             self._selector.register(made.sock, selectors.EVENT_READ)
-            if self.template is not None:
-                self.template.dismiss()
-                self._retired.append(self.template)
-            self._made.remove(made)
-            self.template = made
-            if made.renews:
-                for worker in self:
-                    worker.outdated = True
+            made.heard = True
+
+    def adopt(self, made: TemplateProcess) -> None:
+        """It takes the place of the one before, which ends with its last worker."""
+        if self.template is not None:
+            self.template.dismiss()
+            self._retired.append(self.template)
+        self._made.remove(made)
+        self.template = made
+        if made.renews:
+            for worker in self:
+                worker.outdated = True
 
     def end_template(self, made: TemplateProcess | None) -> None:
         """That, which has died or has nothing more to do; its workers live on."""
@@ -137,11 +153,13 @@ class Roster:
             self._retired.remove(made)
         else:
             self._made.remove(made)
-        with contextlib.suppress(KeyError):
+        if made.heard:
             self._selector.unregister(made.sock)
         made.end()
 
     def end_templates(self) -> None:
+        """Those there are, and those that other threads make just now."""
+        self._over = True
         for made in [self.template, *self._retired, *self._made]:
             self.end_template(made)
 
@@ -235,6 +253,13 @@ class Roster:
         """Workers of which it is not known yet whether their start succeeds."""
         return sum(not worker.ready for worker in self)
 
+    def due(self) -> float:
+        """When somebody has to look at a worker, monotonic seconds."""
+        due = [worker.due() for worker in self]
+        if self.starting():
+            due.append(time.monotonic() + START_INTERVAL)
+        return min(due, default=NEVER)
+
     def heed(self, worker: WorkerProcess) -> None:
         """Lets it go if it has asked for that."""
         if worker.channel.wants_to_leave and not worker.channel.leaving:
@@ -246,7 +271,7 @@ class Roster:
 
     def missing(self) -> int:
         """How many to start: one for each seat, and a spare for each worker that is
-        about to leave, as far as spares are allowed.
+        about to leave or outdated, as far as spares are allowed.
 
         One that leaves keeps its seat until its last result, and so counts among those
         allowed. One that has only to end does not; but none is started while more of
@@ -257,7 +282,7 @@ class Roster:
             if worker.stays():
                 staying += 1
                 indexes.add(worker.channel.index)
-                about_to_leave += worker.channel.needs_successor
+                about_to_leave += worker.channel.needs_successor or worker.outdated
             elif not worker.dead:
                 finishing += worker.channel.load > 0
                 ending += worker.channel.load == 0
@@ -270,24 +295,28 @@ class Roster:
 
     def _free_index(self) -> int:
         """For the next worker: the lowest that nobody has, or that of the worker which has
-        been here the longest of those that are about to leave."""
+        been here the longest of those that are about to leave, or that of the outdated one
+        which has the least to do."""
         kept = set()
-        leaving: dict[int, int] = {}  # the serial of the last one
+        leaving: dict[int, tuple[int, int]] = {}  # of the last one
         for worker in self:
             index = worker.channel.index
-            if worker.stays() and not worker.dead and not worker.channel.needs_successor:
+            next_one = worker.channel.needs_successor or worker.outdated
+            if worker.stays() and not worker.dead and not next_one:
                 kept.add(index)
             elif worker.channel.serving:
-                leaving[index] = worker.serial
+                load = 1 + worker.channel.load if worker.outdated else 0
+                leaving[index] = load, worker.serial
         free = set(range(self.processes)) - kept or set(range(len(kept) + 1)) - kept
-        return min(free, key=lambda index: (leaving.get(index, 0), index))
+        return min(free, key=lambda index: (leaving.get(index, (0, 0)), index))
 
     def too_many(self) -> list[WorkerProcess]:
         """Those to let go: not ready first, then idle, then the least busy; of equals the
         last places. A spare that nobody needs any more stays where the next one will be needed."""
         staying = [worker for worker in self if worker.stays() and not worker.dead]
         staying.sort(key=lambda w: (w.ready, w.channel.load, -w.channel.index))
-        spares = self.spares() if self._policy.recycles else 0
+        outdated = any(worker.outdated for worker in staying)
+        spares = self.spares() if self._policy.recycles or outdated else 0
         leaving = staying[: max(0, len(staying) - self.processes - spares)]
         seated = [w for w in staying if w.channel.open and w not in leaving]
         return leaving + seated[: max(0, len(seated) - self.processes)]

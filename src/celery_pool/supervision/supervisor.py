@@ -35,7 +35,7 @@ from .roster import Roster
 from .start import Start
 from .story import Story
 from .template_process import TemplateProcess
-from .verdicts import cause_of_death, exit_key
+from .verdicts import cause_of_death, died_unasked, exit_key, template_died
 from .worker_process import NEVER, Stage, WorkerProcess
 
 
@@ -80,7 +80,7 @@ class Supervisor:
         self._prune_due = NEVER
         self._selector = selectors.DefaultSelector()
         self.roster = Roster(core, plan, policy, context, processes, self.name, self._selector)
-        self._renewal = Renewal(core, self.roster)
+        self._renewal = Renewal(core, policy, self.roster, self._log)
         self._enforcement = Enforcement(
             core, policy, self.roster, self.exits, self._log, self._notices, self._selector
         )
@@ -222,7 +222,7 @@ class Supervisor:
         codes are lost."""
         self.roster.end_template(made)
         if cause is None:
-            cause = StartError("the template process died before the workers were ready")
+            cause = template_died()
         elif self.start.over.is_set():
             self._log.template_failed(cause)
         self._fail_start(cause)
@@ -264,17 +264,17 @@ class Supervisor:
         worker.read_stack()
         self._enforcement.forget_stack(worker)
         killing = self.phase is Phase.KILLING
-        key = exit_key(worker, self.phase)
+        unasked = died_unasked(worker, self.phase, task is not None)
+        key = exit_key(worker, self.phase, unasked)
         out_of_memory = worker.exitcode == -signal.SIGKILL and self._oom.increased()
         lost = {"pid": worker.pid, "exitcode": worker.exitcode, "out_of_memory": out_of_memory}
-        self.core.recover(
-            worker.channel, self.reason if killing else (WorkerLostError, lost), not killing
-        )
+        reason = self.reason if killing else (WorkerLostError, lost)
+        self.core.recover(worker.channel, reason, not killing)
         del self.roster.workers[worker.serial]
         self.exits[key] += 1
         worker.close()
         self._log.buried(worker, key, task, out_of_memory)
-        if worker.why is None and not worker.channel.leaving and not killing:
+        if unasked:
             self._died_unplanned(worker, task is not None or worker.channel.done > 0)
 
     def _died_unplanned(self, worker: WorkerProcess, begun: bool) -> None:
@@ -396,7 +396,8 @@ class Supervisor:
 
     def _sleep(self) -> float | None:
         """Seconds to the next deadline; None: there is none."""
-        due = [self._enforcement.due(), self._prune_due, *(w.due() for w in self.roster)]
+        renewal_due = self._renewal.due() if self.phase is Phase.RUNNING else NEVER
+        due = [self._enforcement.due(), self._prune_due, self.roster.due(), renewal_due]
         if self._to_start() > 0:
             due.append(self._restarts.next_start)
         soonest = min(due)
@@ -404,6 +405,9 @@ class Supervisor:
 
     def _hear(self, made: TemplateProcess) -> None:
         message, fds = made.hear()
+        if self._renewal.concerns(made):
+            self._renewal.hear(made, message)
+            return
         if message is None or message[0] == "broken":
             self._template_died(made, None if message is None else load_error(message[2]))
             return
@@ -439,7 +443,8 @@ class Supervisor:
                 if self.phase is not Phase.KILLING:
                     # the template does not answer: the next one may
                     self._log.template_is_silent()
-                    self._template_died(self.roster.template)
+                    self._fail_start(self.start.too_slow())
+                    self._template_died(worker.template)
                     return
                 self._give_up_start(worker)
                 continue

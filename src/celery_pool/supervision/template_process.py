@@ -34,22 +34,29 @@ _packet_socket = getattr(socket, "SOCK_SEQPACKET", socket.SOCK_DGRAM)
 
 
 class TemplateProcess:
-    """One template process, from `connect` and `start` to `end`; used by one thread."""
+    """One template process, from `connect` and `start` to `end`; used by one thread.
+
+    :param renews: it says so when it has been initialized, and takes the place of another one
+        only then.
+    """
 
     sock: socket.socket  # readable when it says something, or has ended
     _theirs: socket.socket
     _lifeline = _their_lifeline = -1
     _forker = 0  # the thread that forks the template, while it does
 
-    def __init__(self, context: BaseContext, plan: WorkerPlan, pool_name: str) -> None:
+    def __init__(
+        self, context: BaseContext, plan: WorkerPlan, pool_name: str, renews: bool
+    ) -> None:
         self._context = context
         self._plan = plan
         self._pool_name = pool_name
         self._process: BaseProcess | None = None
         self._pidfd = -1
         self._dismissed = False
-        self.started = False
-        self.renews = False  # see Roster.make_template
+        self.renews = renews
+        self.started = 0.0  # when it was, monotonic seconds
+        self.heard = False  # the selector knows it
 
     def connect(self) -> None:
         """Makes the socket pair and the lifeline; first of all."""
@@ -73,6 +80,7 @@ class TemplateProcess:
                     self._theirs,
                     self._plan,
                     self._pool_name,
+                    self.renews,
                 ),
                 name=f"{self._pool_name}-template",
                 daemon=True,
@@ -95,6 +103,7 @@ class TemplateProcess:
         if hasattr(os, "pidfd_open"):
             with contextlib.suppress(OSError):  # without it its end is seen a little later
                 self._pidfd = os.pidfd_open(process.pid)
+        self.started = time.monotonic()
 
     @property
     def pid(self) -> int | None:

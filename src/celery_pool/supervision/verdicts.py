@@ -14,13 +14,27 @@ from .worker_process import WorkerProcess
 UNPLANNED = ("signal", "exit_code", "failed_start")
 
 
-def exit_key(worker: WorkerProcess, phase: Phase) -> str:
-    """Its place in ``Statistics.exits``."""
+def died_unasked(worker: WorkerProcess, phase: Phase, ran_task: bool) -> bool:
+    """Whether nobody had told it to end, or it was to end its tasks first.
+
+    :param ran_task: it has claimed one that it has not ended.
+    """
+    if phase is Phase.KILLING or worker.condemned:
+        return False
+    channel = worker.channel
+    if worker.why is None and not channel.leaving:
+        return True
+    undone = ran_task or (channel.load > 0 and not channel.wants_to_leave)
+    return undone and phase is Phase.RUNNING
+
+
+def exit_key(worker: WorkerProcess, phase: Phase, unasked: bool) -> str:
+    """Its place in ``Statistics.exits``; `unasked`: what died_unasked() says."""
     if phase is Phase.KILLING:
         return "stopped"
-    if worker.why is not None:
+    if worker.why is not None and not unasked:
         return worker.why
-    if worker.channel.leaving and not worker.exitcode:
+    if worker.channel.leaving and not worker.exitcode and not unasked:
         return "recycled" if phase is Phase.RUNNING else "stopped"
     if not worker.ready:
         return "failed_start"
@@ -34,6 +48,11 @@ _SENT = {signal.SIGKILL, signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SI
 def killed_by_others(worker: WorkerProcess) -> bool:
     """Its start has not failed in itself."""
     return worker.start_error is None and -(worker.exitcode or 0) in _SENT
+
+
+def template_died() -> StartError:
+    """Somebody has killed it: it has not said why."""
+    return StartError("the template process died before the workers were ready")
 
 
 def cause_of_death(worker: WorkerProcess) -> BaseException:

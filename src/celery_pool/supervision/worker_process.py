@@ -13,6 +13,10 @@ from ..child.plan import stack_signal
 from ..host.files import close_fds
 from . import stacks
 
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from .template_process import TemplateProcess
+
 #: How long the text of a stack may take to arrive, and to be complete, in seconds.
 STACK_ARRIVES, STACK_COMPLETE = 0.1, 0.02
 
@@ -51,7 +55,7 @@ class WorkerProcess:
         asked: float,
         start_by: float,
         *,
-        template: object,
+        template: TemplateProcess | None,
         group: bool = False,
     ) -> None:
         self.serial = serial
@@ -71,7 +75,8 @@ class WorkerProcess:
         self.leave_by = NEVER  # when it is killed that does not leave, monotonic seconds
         self.exitcode: int | None = None
         self.bury_at = 0.0  # when to give up waiting for the exit code, monotonic seconds
-        self.why: str | None = None  # we end it: the key under which its exit is counted
+        self.why: str | None = None  # it is to end: the key under which its exit is counted
+        self.condemned = False  # to be killed, with what it runs
         self.start_error: BaseException | None = None  # why it never came to be ready, if we know
         self.steps: list[tuple[float, int]] = []  # (when, signal), sorted
         self.group = group  # leads a process group, which is killed with it
@@ -140,6 +145,7 @@ class WorkerProcess:
     def end_with(self, why: str, signum: int, now: float, grace: float) -> None:
         """`signum` now, SIGKILL after `grace` seconds; its task is not kept by that."""
         self.why = why
+        self.condemned = True
         self.steps = sorted(
             [(now, signum), (now + LONGEST_REPORT, REPORT), (now + grace, signal.SIGKILL)]
         )
