@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import tasks
+from celery_pool import current_worker
 
 
 def reach(gate: str, fault: str) -> None:
@@ -20,6 +21,10 @@ def reach(gate: str, fault: str) -> None:
     Path(f"{gate}.at.{os.getpid()}").touch()
     if fault.startswith("exit "):
         os._exit(int(fault.removeprefix("exit ")))
+    if fault == "exception":
+        raise LookupError("fault")
+    if fault == "sys.exit":
+        sys.exit(3)
     if fault == "sys.exit in a thread":
         thread = threading.Thread(target=sys.exit, args=(3,))
         thread.start()
@@ -37,6 +42,17 @@ def reach_once(gate: str, fault: str) -> None:
     except FileExistsError:
         return
     reach(gate, fault)
+
+
+def reach_by_a_thread(gate: str, fault: str) -> None:
+    """An initializer: a thread that waits until the test says that this worker is at the place."""
+
+    def body() -> None:
+        while not os.path.exists(f"{gate}.for.{os.getpid()}"):
+            time.sleep(0.001)
+        reach(gate, fault)
+
+    threading.Thread(target=body, daemon=True).start()
 
 
 class Reaches:
@@ -79,6 +95,22 @@ def in_python(log: str, number: int, gate: str, fault: str) -> str:
     mark(log, number)
     reach(gate, fault)
     return "arrived"
+
+
+def in_python_later(log: str, number: int, gate: str, fault: str, begun: str) -> str:
+    tasks.pass_gate(begun)
+    return in_python(log, number, gate, fault)
+
+
+def retired(log: str, number: int, gate: str, fault: str) -> str:
+    retire()
+    return in_python(log, number, gate, fault)
+
+
+def retire() -> None:
+    worker = current_worker()
+    assert worker is not None
+    worker.retire()
 
 
 def in_c_with_the_gil(log: str, number: int, gate: str, seconds: float) -> str:

@@ -23,7 +23,7 @@ from celery_pool import TaskPool, WorkerLostError
 from fault_table import CASES, IN_A_CALLBACK, IN_A_TASK, LETHAL, ON_THE_WAY, Case
 from guards import wait_until
 from processes import signalled_by_another
-from support import DEADLINE, Background, Calls, Gate, at_rest
+from support import DEADLINE, Background, Calls, Gate, at_rest, is_gone
 
 pytestmark = pytest.mark.timeout(30)
 
@@ -48,6 +48,7 @@ class Scene:
     def __init__(self, case: Case, directory: Path) -> None:
         self.case = case
         self.gate = Gate(directory)
+        self.begun = Gate(directory, "begun")
         self.log = str(directory / "log")
         self.release = str(directory / "release")
         self.module = f"faulty_{directory.name.replace('-', '_')}"
@@ -63,7 +64,13 @@ class Scene:
                 "initializer": fault_tasks.reach_once,
                 "initargs": (self.gate.path, self.case.fault),
             }
-        if self.case.place == "in the finalizer":
+        if self.case.place == "standing by":
+            return {
+                "maxtasksperchild": 2,  # who has had one has a successor that stands by
+                "initializer": fault_tasks.reach_by_a_thread,
+                "initargs": (self.gate.path, self.case.fault),
+            }
+        if self.case.place.startswith("in the finalizer"):
             return {
                 "finalizer": functools.partial(
                     fault_tasks.reach_once, self.gate.path, self.case.fault
@@ -78,6 +85,8 @@ class Scene:
         if self.case.place in IN_A_TASK:
             victim = self.submit_victim(p)
             second = self.submit_bystanders(p, 2000)
+            if self.case.place == "running, while the pool is renewed":
+                self.renew(p)
             (pid,) = self.gate.await_tasks()
             start = self.do(pid)
             seconds = self.await_victim(victim, pid, start)
@@ -87,6 +96,7 @@ class Scene:
             start = self.do(pid)
             second = self.submit_bystanders(p, 2000)
             wait_until(lambda: not self.lethal or pid not in p.get_worker_pids(), DEADLINE)
+            wait_until(lambda: not self.lethal or is_gone(pid), DEADLINE)
             seconds = time.monotonic() - start
         assert [r.get(DEADLINE) for r in first] == list(range(1000, 1000 + BYSTANDERS))
         assert [r.get(DEADLINE) for r in second] == list(range(2000, 2000 + BYSTANDERS))
@@ -96,6 +106,20 @@ class Scene:
         wait_until(lambda: len(p.get_worker_pids()) == WORKERS, DEADLINE, "pool at its size")
         assert p.apply_async(fault_tasks.mark, (self.log, 3000)).get(DEADLINE) == 3000
         return seconds
+
+    def renew(self, p: TaskPool) -> None:
+        """Until the worker that runs the victim is the last old one; then it comes to the place."""
+        roster = p._supervisor.roster
+        (busy,) = self.begun.await_tasks()
+        (idle,) = set(p.get_worker_pids()) - {busy}
+        p.renew()
+        wait_until(lambda: is_gone(idle) and p.statistics().exits.get("renewed"), DEADLINE)
+        self.exits["renewed"] += 1
+        wait_until(lambda: roster.starting() == 0 and roster.missing() == 0, DEADLINE, "successors")
+        assert roster.template.pid != self.template
+        if self.case.fault == fault_table.NEW_TEMPLATE:
+            self.template = roster.template.pid
+        self.begun.open()
 
     def submit_bystanders(self, p: TaskPool, first: int) -> list[Any]:
         return [p.apply_async(fault_tasks.mark, (self.log, first + i)) for i in range(BYSTANDERS)]
@@ -116,6 +140,13 @@ class Scene:
                 tasks.GATE_PATIENCE if self.lethal else 0.2,
             ),
             "pickling the result": lambda: (fault_tasks.when_pickled, gate, fault),
+            "running, having called retire()": lambda: (fault_tasks.retired, gate, fault),
+            "running, while the pool is renewed": lambda: (
+                fault_tasks.in_python_later,
+                gate,
+                fault,
+                self.begun.path,
+            ),
             "running, with a child that outlives it": lambda: (
                 fault_tasks.with_a_child,
                 gate,
@@ -133,7 +164,12 @@ class Scene:
         if place == "parked":
             wait_until(lambda: is_asleep(old[0]), DEADLINE)
             return old[0]
+        if place == "standing by":
+            return self.await_spare(p)
         Path(self.gate.path + ".armed").touch()
+        if place == "in the finalizer, having called retire()":
+            p.apply_async(fault_tasks.retire).get(DEADLINE)
+            return self.gate.await_tasks()[0]
         if place == "in the finalizer":
             p.shrink(1)
             self.exits["shrunk"] += 1
@@ -145,6 +181,21 @@ class Scene:
         wait_until(lambda: set(p.get_worker_pids()) - set(old), DEADLINE, "replacement")
         return (set(p.get_worker_pids()) - set(old)).pop()
 
+    def await_spare(self, p: TaskPool) -> int:
+        """The pid of a worker that stands by and has not been given anything."""
+
+        def spares() -> list[int]:
+            workers = [w for w in p._supervisor.roster if w.ready and not w.dead]
+            if not any(w.channel.needs_successor for w in workers):
+                p.apply_async(tasks.nothing).get(DEADLINE)
+            return [w.pid for w in workers if w.channel.spare and not w.channel.serving]
+
+        (pid,) = wait_until(spares, DEADLINE, "one that stands by")
+        if self.case.fault in fault_table.BY_THE_WORKER:
+            Path(f"{self.gate.path}.for.{pid}").touch()
+            self.gate.await_tasks()
+        return pid
+
     def do(self, pid: int) -> float:
         """The fault; returns when it was done."""
         fault = self.case.fault
@@ -155,6 +206,15 @@ class Scene:
             start = os.stat(f"{self.gate.path}.at.{pid}").st_mtime - time.time() + time.monotonic()
         if not self.lethal:
             self.gate.open()
+            told = {
+                "running, having called retire()": "recycled",
+                "in the finalizer, having called retire()": "recycled",
+                "running, while the pool is renewed": "renewed",
+            }
+            self.exits.update(told[place] for place in [self.case.place] if place in told)
+        elif self.case.place == "in the finalizer, having called retire()":
+            # it had done all that it was to do
+            self.exits["recycled" if self.case.fault == "exit 0" else self.lethal[1]] += 1
         elif self.case.place != "in the finalizer":
             starting = self.case.place.startswith(("starting", "in the initializer"))
             self.exits["failed_start" if starting else self.lethal[1]] += 1
@@ -185,7 +245,9 @@ class Scene:
         total = self.exits.total()
         wait_until(lambda: sum(p.statistics().exits.values()) >= total, DEADLINE, "exits counted")
         exits = Counter(p.statistics().exits)
-        if self.case.fault == "SIGKILL of the template":
+        if self.case.place == "standing by":
+            del exits["recycled"]
+        if self.case.fault in ("SIGKILL of the template", fault_table.NEW_TEMPLATE):
             # it took the exit codes with it, and a start that was asked of it has failed
             assert total <= exits.total() <= total + exits["failed_start"]
             return
@@ -197,7 +259,7 @@ class Scene:
 
 def inflict(fault: str, pid: int, template: int) -> None:
     """One that comes from outside."""
-    if fault == "SIGKILL of the template":
+    if fault in ("SIGKILL of the template", fault_table.NEW_TEMPLATE):
         os.kill(template, signal.SIGKILL)
     elif fault == "SIGTERM by somebody else":
         signalled_by_another(pid, signal.SIGTERM)
