@@ -151,6 +151,7 @@ class Soak:
             finalizer=functools.partial(soak_tasks.end, path),
             leave_on=soak_tasks.Leave,
             soft_limit_error=soak_tasks.OutOfTime,
+            soft_limit_repeat=0.05,
             on_start=self.has_started,
             on_broken=self.broken.append,
             on_soft_timeout=lambda tid: self.limits.update(soft=1),

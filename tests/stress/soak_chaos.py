@@ -11,7 +11,7 @@ import time
 from collections import Counter
 from collections.abc import Callable
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from celery_pool import TaskPool
 from guards import descendants
@@ -141,6 +141,20 @@ class Chaos:
         os.kill(pid, signal.SIGKILL)
         return True
 
+    @disturbance("deaths", "SIGKILL of one that stands by", 5)
+    def kill_spare(self, rng: random.Random) -> bool:
+        return self.kill_one(lambda worker: worker.channel.spare)
+
+    @disturbance("deaths", "SIGKILL of one that leaves", 5)
+    def kill_one_that_leaves(self, rng: random.Random) -> bool:
+        return self.kill_one(lambda worker: worker.channel.leaving)
+
+    def kill_one(self, which: Callable[[Any], bool]) -> bool:
+        found = [worker for worker in self.pool._supervisor.roster if worker.pid and which(worker)]
+        for worker in found[:1]:
+            worker.send(signal.SIGKILL)  # by its pidfd: it may be gone
+        return bool(found)
+
     @disturbance("deaths", "SIGKILL of the template", 2)
     def kill_template(self, rng: random.Random) -> bool:
         os.kill(self.template(rng), signal.SIGKILL)
@@ -205,6 +219,45 @@ class Chaos:
     def renew(self, rng: random.Random) -> bool:
         self.pool.renew()
         return True
+
+    @disturbance("changes", "SIGKILL of a template that renews", 3)
+    def kill_new_template(self, rng: random.Random) -> bool:
+        """In its initializer, or a little earlier or later."""
+        self.pool.renew()
+        roster = self.pool._supervisor.roster
+        found = [*roster.renewing(), roster.template]
+        self.stop.wait(rng.random() / 100)
+        if found[0] is None or found[0].pid is None:
+            return False
+        os.kill(found[0].pid, signal.SIGKILL)
+        return True
+
+    @disturbance("changes", "renew in an outage", 2)
+    def renew_in_vain(self, rng: random.Random) -> bool:
+        """Of what the template's initializer needs."""
+        renewal = self.pool._supervisor._renewal
+        self.board.down = True
+        try:
+            self.pool.renew()
+            felt = self.wait_for(lambda: renewal.failures.length > 0)
+            self.stop.wait(rng.random() / 2)
+        finally:
+            self.board.down = False
+        return felt
+
+    @disturbance("changes", "outage for the template", 2)
+    def outage_for_the_template(self, rng: random.Random) -> bool:
+        """The next one cannot be initialized for a while."""
+        before = self.failed_starts()
+        self.board.down = True
+        try:
+            os.kill(self.template(rng), signal.SIGKILL)
+            os.kill(self.worker(rng), signal.SIGKILL)
+            felt = self.wait_for(lambda: self.failed_starts() > before)
+            self.stop.wait(rng.random() / 2)
+        finally:
+            self.board.down = False
+        return felt
 
     @disturbance("changes", "outage", 5)
     def outage(self, rng: random.Random) -> bool:

@@ -93,6 +93,13 @@ KINDS = {
         (SUCCEEDED, soak_tasks.OutOfTime),
         {"soft_timeout": 0.01},
     ),
+    "soft limit, again": Kind(
+        0.3,
+        soak_tasks.endure,
+        one_of(2),
+        (SUCCEEDED, soak_tasks.OutOfTime),
+        {"soft_timeout": 0.01},
+    ),
     "soft limit, deaf": Kind(
         0.3,
         soak_tasks.turn_deaf,

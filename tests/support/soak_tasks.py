@@ -146,6 +146,19 @@ def tidy_up(microseconds: int, data: bytes) -> bytes:
     return b""
 
 
+def endure(times: int, data: bytes) -> bytes:
+    """Is told so often that its time is up."""
+    told = 0
+    end = time.monotonic() + 10
+    while told < times:
+        try:
+            time.sleep(0.05)
+        except OutOfTime:
+            told += 1
+        assert time.monotonic() < end, f"it was told {told} times"
+    return b""
+
+
 def turn_deaf(microseconds: int, data: bytes) -> bytes:
     """Has taken the soft limit's signal away."""
     handler = signal.signal(signal.SIGUSR1, signal.SIG_DFL)
