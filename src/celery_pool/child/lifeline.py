@@ -36,9 +36,7 @@ class Lifeline:
 
 
 def _arrive(duplicate: Any) -> Lifeline:
-    fd = duplicate.detach()
-    os.set_inheritable(fd, False)
-    lifeline = Lifeline(fd)
+    lifeline = Lifeline(duplicate.detach())
     lifeline.hold()
     return lifeline
 
