@@ -221,11 +221,9 @@ class Supervisor:
         """Somebody killed it, or it has failed. Its workers live on; their exit
         codes are lost."""
         self.roster.end_template(made)
-        if cause is None:
-            cause = template_died()
-        elif self.start.over.is_set():
+        if cause is not None and self.start.over.is_set():
             self._log.template_failed(cause)
-        self._fail_start(cause)
+        self._fail_start(template_died() if cause is None else cause)
         for worker in self.roster:
             if worker.template is not made:
                 continue
@@ -406,11 +404,9 @@ class Supervisor:
     def _hear(self, made: TemplateProcess) -> None:
         message, fds = made.hear()
         if self._renewal.concerns(made):
-            self._renewal.hear(made, message)
-            return
+            return self._renewal.hear(made, message)
         if message is None or message[0] == "broken":
-            self._template_died(made, None if message is None else load_error(message[2]))
-            return
+            return self._template_died(made, None if message is None else load_error(message[2]))
         what, serial, detail = message
         if what == "started":
             self.roster.confirm(serial, detail, fds)
