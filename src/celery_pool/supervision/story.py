@@ -6,6 +6,7 @@ import os
 import time
 
 from .. import _poolcore
+from ..host import starting
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -38,7 +39,8 @@ class Story:
         if new == self._told:
             return
         self._told = new
-        import json  # where there is something to tell, its import is no delay of the start
+        with starting.alone():  # tasks of a template that is forked meanwhile may import it, too
+            import json  # where there is something to tell, its import is no delay of the start
 
         recent = list(self._log.recent)
         story = {
