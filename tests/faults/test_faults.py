@@ -243,10 +243,8 @@ class Scene:
         assert (found.lost, found.failed, found.in_flight) == (lost, lost, 0)
         # the error may be seen a moment before the exit is counted
         total = self.exits.total()
-        wait_until(lambda: sum(p.statistics().exits.values()) >= total, DEADLINE, "exits counted")
-        exits = Counter(p.statistics().exits)
-        if self.case.place == "standing by":
-            del exits["recycled"]
+        wait_until(lambda: self.exits_of(p).total() >= total, DEADLINE, "exits counted")
+        exits = self.exits_of(p)
         if self.case.fault in ("SIGKILL of the template", fault_table.NEW_TEMPLATE):
             # it took the exit codes with it, and a start that was asked of it has failed
             assert total <= exits.total() <= total + exits["failed_start"]
@@ -255,6 +253,12 @@ class Scene:
             exits.subtract(signal=1)  # it was faster than we are
             exits.update(failed_start=1)
         assert +exits == self.exits
+
+    def exits_of(self, p: TaskPool) -> Counter[str]:
+        exits = Counter(p.statistics().exits)
+        if self.case.place == "standing by":
+            del exits["recycled"]  # of those who had their two tasks
+        return exits
 
 
 def inflict(fault: str, pid: int, template: int) -> None:

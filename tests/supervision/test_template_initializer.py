@@ -13,10 +13,11 @@ import pytest
 
 import tasks
 from celery_pool import PoolError, PoolTerminated, StartError, TaskPool
+from celery_pool.supervision.roster import Roster
 from celery_pool.supervision.template_process import TEMPLATE_GRACE
 from celery_pool.wire.remote import UnpicklableError
 from guards import wait_until
-from support import DEADLINE, Log, took
+from support import DEADLINE, Log, is_gone, took
 
 loaded: list[object] = []
 
@@ -181,3 +182,17 @@ def test_one_that_fails_later_is_tried_again(tmp_path):
 def test_it_has_to_be_callable(wrong):
     with pytest.raises(TypeError, match="template_initializer"):
         TaskPool(1, template_initializer=wrong)
+
+
+def test_the_template_is_gone_before_it_is_asked_for_workers(monkeypatch):
+    p = TaskPool(2, template_initializer=os._exit, template_initargs=(0,), context="fork")
+
+    def make_template(roster, really=Roster.make_template):
+        made = really(roster)
+        wait_until(lambda: is_gone(made.pid), DEADLINE)
+        return made
+
+    monkeypatch.setattr(Roster, "make_template", make_template)
+    for _ in range(2):
+        with pytest.raises(StartError, match="template process died"):
+            p.run()

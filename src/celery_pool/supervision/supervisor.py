@@ -116,8 +116,9 @@ class Supervisor:
             # from the caller's thread and before our own: a fork here is as safe
             # as the embedding program lets it be
             self.roster.start_template()
-            for _ in range(self.roster.processes):
-                self.roster.start_worker(self.reason)
+            with contextlib.suppress(ConnectionError):  # it is dead: we shall hear why
+                for _ in range(self.roster.processes):
+                    self.roster.start_worker(self.reason)
             self.core.supervisor_bell = self._bells.rings
             self._supervisor.start()
         except BaseException:
