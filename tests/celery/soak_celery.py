@@ -6,8 +6,10 @@ accounted for by what it has left in Redis.
 
 Tasks are acknowledged late, and come back if their process is lost. So in the end
 
-* each that the worker has received has one result: its own value, its own error, its limit, or
-  that it was revoked or expired (what it has not received, a cut connection has taken along);
+* each has one result: its own value, its own error, its limit, or that it was revoked or expired.
+  Excepted are messages that never came to the worker, and that has to be shown by Redis' own
+  journal: handed over while a connection was cut or the worker stopped, and not noted by kombu,
+  which notes a message before the worker hears of it (see redis_journal);
 * each that has a value or an error has begun; again no more often than something was disturbed;
 * nothing is in the queue or unacknowledged, no process outlives its worker, and nothing is broken:
   a last task runs.
@@ -34,6 +36,7 @@ import psutil
 
 from celery_run import Run, run_alone
 from guards import wait_until
+from redis_journal import MARK, Gone, Journal
 
 #: Seconds after which Redis' messages are sent again if the worker that had them is gone.
 REDELIVERY = 15
@@ -41,7 +44,10 @@ SETTINGS = {
     "task_acks_late": True,
     "task_reject_on_worker_lost": True,
     "worker_pool_restarts": True,
-    "broker_transport_options": {"visibility_timeout": REDELIVERY},
+    "broker_transport_options": {
+        "visibility_timeout": REDELIVERY,
+        "unacked_restore_throttle": 1,  # else every 100 seconds, and but ten
+    },
 }
 
 
@@ -73,7 +79,7 @@ class Soak:
         self.chaos: Counter[str] = Counter()
         self.outcomes: Counter[str] = Counter()
         self.problems: list[str] = []
-        self.never_received = 0
+        self.gone: dict[str, str] = {}  # tasks whose message the broker has lost: its story
         self.again = 0  # times that tasks began beyond their first
         self.stop = threading.Event()
 
@@ -104,12 +110,19 @@ class Soak:
         acts = [self.kill] * 10 + [self.cut] * 2 + [self.pool_restart, self.resize, self.restart]
         while not self.stop.wait(rng.expovariate(self.options.rate)):
             act = rng.choice(acts)
+            name = act.__name__
             try:
+                self.mark(f"{name} begins")
                 act(rng)
+                self.mark(f"{name} ends")
             except Exception as error:
-                self.problems.append(f"{act.__name__} raised {error!r}"[:3000])
+                self.problems.append(f"{name} raised {error!r}"[:3000])
                 return
-            self.chaos[act.__name__] += 1
+            self.chaos[name] += 1
+
+    def mark(self, text: str) -> None:
+        """In Redis' journal."""
+        self.run.redis().set(MARK, text)
 
     def kill(self, rng: random.Random) -> None:
         """SIGKILL to a process that runs tasks."""
@@ -162,7 +175,7 @@ class Soak:
             "outcomes": dict(self.outcomes.most_common()),
             "disturbances": dict(self.chaos.most_common()),
             "begun again": self.again,
-            "never received": self.never_received,
+            "lost by the broker": self.gone,
             "problems": self.problems,
         }
 
@@ -177,21 +190,7 @@ class Soak:
         for name, times in store.hgetall("began").items():
             began[name.decode().split()[0]] += int(times)
             self.again += int(times) - 1
-        without = [tid for tid in self.sent if self.outcome(tid) is None]
-        logs = "".join(path.read_text() for path in self.run.folder.glob("worker-*.log"))
-        received = {
-            tid: self.sent[tid]
-            for tid in without
-            # a retry is a message of its own, which comes after its predecessor has begun
-            if logs.count(f"soak[{tid}] received")
-            > (began[tid] if self.sent[tid] == "retry" else 0)
-        }
-        if received:
-            self.problems.append(f"received, and without a result: {received}"[:1000])
-        # Redis hands a message over and forgets it: a connection that is cut then takes it along
-        self.never_received = len(without) - len(received)
-        if self.never_received > self.chaos["cut"] + self.chaos["restart"]:
-            self.problems.append(f"{self.never_received} tasks have not come to the worker")
+        self.account_for([tid for tid in self.sent if self.outcome(tid) is None])
         for tid, name in self.sent.items():
             if (outcome := self.outcome(tid)) is None:
                 continue
@@ -210,6 +209,29 @@ class Soak:
             self.problems.append(f"the worker's exit status is {status}")
         wait_until(lambda: not self.run.family(), 20.0, "the worker's processes have ended")
 
+    def account_for(self, without: list[str]) -> None:
+        """For tasks without a result: a problem, but for those that have not come to the worker."""
+        if not without:
+            return
+        journal = Journal(self.run.server.folder)
+        gone = {one.tid: one for one in journal.gone()}
+        cuts = self.cuts(journal)
+        for tid, story in journal.stories(without).items():
+            if tid in gone and any(overlap(gone[tid], cut) for cut in cuts):
+                self.gone[tid] = story
+            else:
+                self.problems.append(f"task {tid}, {self.sent[tid]}, has no result: {story}")
+
+    def cuts(self, journal: Journal) -> list[tuple[int, int]]:
+        """From where to where in the journal connections were cut, or the worker stopped."""
+        found = []
+        for change in journal.marks():
+            if change.what in ("cut begins", "restart begins"):
+                start = change.position
+            elif change.what in ("cut ends", "restart ends"):
+                found.append((start, change.position))
+        return found
+
     def nothing_waits(self) -> bool:
         """What is published by a task is published before that task is acknowledged."""
         return not self.run.waiting() and not self.run.waiting()
@@ -225,6 +247,11 @@ class Soak:
         return str(found["result"]["exc_type"])
 
 
+def overlap(gone: Gone, cut: tuple[int, int]) -> bool:
+    """Whether the message was on its way while connections were cut."""
+    return gone.position < cut[1] and cut[0] < gone.until
+
+
 def ended(text: bytes | None) -> bool:
     """Whether this result is a last one: not that of a retry."""
     return text is not None and json.loads(text)["status"] in ("SUCCESS", "FAILURE", "REVOKED")
@@ -233,7 +260,8 @@ def ended(text: bytes | None) -> bool:
 def soaked(options: argparse.Namespace) -> dict[str, Any]:
     """A whole run's summary."""
     limits = ("--max-tasks-per-child", str(options.max_tasks_per_child))
-    with run_alone(options.pool, options.concurrency, *limits, settings=SETTINGS) as run:
+    alone = run_alone(options.pool, options.concurrency, *limits, settings=SETTINGS, journal=True)
+    with alone as run:
         return Soak(options, run).go()
 
 

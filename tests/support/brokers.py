@@ -31,6 +31,7 @@ class Server:
     port: int
     scheme: str
     pid: int
+    folder: Path  # its files
 
     def url(self, database: int | str = "") -> str:
         return f"{self.scheme}://127.0.0.1:{self.port}/{database}"
@@ -54,16 +55,18 @@ def rabbitmq_binary() -> str:
 
 
 @contextlib.contextmanager
-def redis_server(port: int = 0) -> Iterator[Server]:
-    """A Redis that keeps nothing."""
+def redis_server(port: int = 0, *, journal: bool = False) -> Iterator[Server]:
+    """A Redis that keeps nothing; with `journal`, each change in a file (see redis_journal)."""
     binary = redis_binary()
     port = port or free_port()
     with tempfile.TemporaryDirectory() as folder:
         command = [binary, "--bind", "127.0.0.1", "--port", str(port), "--dir", folder]
-        command += ["--save", "", "--appendonly", "no", "--logfile", f"{folder}/log"]
+        command += ["--save", "", "--logfile", f"{folder}/log"]
+        command += ["--appendonly", "yes" if journal else "no", "--appendfsync", "no"]
+        command += ["--auto-aof-rewrite-percentage", "0"]  # it is never condensed
         with running(command, {}, folder) as process:
             answer_of(process, port, b"PING\r\n", b"+PONG", f"{folder}/log")
-            yield Server(port, "redis", process.pid)
+            yield Server(port, "redis", process.pid, Path(folder))
 
 
 @contextlib.contextmanager
@@ -92,7 +95,7 @@ def rabbitmq_server() -> Iterator[Server]:
         with running(epmd, {}, folder), running([binary], environment, folder) as process:
             header = b"AMQP\0\0\x09\x01"
             answer_of(process, port, header, b"\x01", f"{folder}/output", deadline=90)
-            yield Server(port, "pyamqp", process.pid)
+            yield Server(port, "pyamqp", process.pid, Path(folder))
 
 
 def free_port() -> int:

@@ -43,6 +43,7 @@ class Run:
         environment: Mapping[str, str] | None = None,
         broker: str = "redis",
     ) -> None:
+        self.server = server
         self.pool = pool
         self.name = f"{pool}@here"
         self._options = ["-c", str(concurrency), "-n", self.name, "--without-mingle", *options]
@@ -200,9 +201,9 @@ class Run:
 
 
 @contextlib.contextmanager
-def run_alone(pool: str, *args: Any, **options: Any) -> Iterator[Run]:
-    """A Run on a Redis of its own."""
-    with redis_server() as server, Run(server, pool, *args, **options) as run:
+def run_alone(pool: str, *args: Any, journal: bool = False, **options: Any) -> Iterator[Run]:
+    """A Run on a Redis of its own, which keeps a journal if it is to."""
+    with redis_server(journal=journal) as server, Run(server, pool, *args, **options) as run:
         yield run
 
 
