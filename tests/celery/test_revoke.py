@@ -54,6 +54,9 @@ def test_while_it_runs(site, worker, client, gate, signame: str) -> None:
     (site.directory / "other").touch()
     assert client.get(other) != pid
     assert client.call("add", 1, 1) == 2
+    # told when the state has been stored; over files, in another thread than what follows
+    wait_until(lambda: revoked(site))
+    assert w.stop() == 0
     assert revoked(site) == [f"{r.id} {int(getattr(signal, signame))}"]
     assert "WorkerLostError" not in w.log
 
