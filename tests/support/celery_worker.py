@@ -136,6 +136,7 @@ class Worker:
 
     :param options: of the command line.
     :param pool: Celery's name of a pool, or the class of ours.
+    :param application: the module of it, on the path or in the site's directory.
     :param conf: of the application, beside the site's.
     :param environment: variables of its environment.
     :param wait: until it is ready.
@@ -146,6 +147,7 @@ class Worker:
         site: Site,
         *options: str,
         pool: str = OURS,
+        application: str = "celery_app",
         conf: dict[str, Any] | None = None,
         environment: dict[str, str] | None = None,
         wait: bool = True,
@@ -162,7 +164,7 @@ class Worker:
         self._command: list[str | Path] = [
             Path(sys.executable).with_name("celery"),
             "-A",
-            "celery_app",
+            application,
             "worker",
         ]
         self._command += ["-l", "INFO", "--without-mingle", "--without-gossip", *options]

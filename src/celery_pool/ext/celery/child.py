@@ -8,6 +8,7 @@ import os
 import signal
 import sys
 from collections.abc import Callable
+from types import SimpleNamespace
 from typing import Any
 
 from billiard.common import (
@@ -19,10 +20,14 @@ from billiard.common import (
 )
 from billiard.process import BaseProcess, _children, _set_current_process
 from billiard.util import set_pdeathsig
-from celery import platforms
+from celery import platforms, signals
 from celery.app import trace
+from celery.fixups.django import DjangoFixup
 
 from celery_pool import current_worker
+
+#: Django's fixup goes by the name of the pool's class.
+POOL = "celery_pool.ext.celery.prefork:TaskPool"
 
 Destructor = Callable[[int, int], object]
 
@@ -41,6 +46,21 @@ def load(app: Any, hostname: str) -> None:
     set_pdeathsig(0)  # the first call imports a parser of C, where cffi is installed
     for name, task in app.tasks.items():
         trace.build_tracer(name, task, app.loader, hostname, app=app)
+    for fixup in vars(app)["_fixups"]:
+        if isinstance(fixup, DjangoFixup):
+            keep_databases_apart(app, fixup)
+
+
+def keep_databases_apart(app: Any, fixup: DjangoFixup) -> None:
+    """In the template: closes what it has of Django's connections, so that no child has them,
+    too. One that is no fork of the main process has yet to be told that this is a worker;
+    else tasks would leave their connections open."""
+    its = fixup.worker_fixup
+    if os.environ.get("FORKED_BY_MULTIPROCESSING"):
+        fixup.on_worker_init(sender=SimpleNamespace(app=app, pool_cls=POOL))
+        # loads and checks all models, in each child: here, once
+        signals.worker_process_init.disconnect(its.on_worker_process_init)
+    its.on_worker_process_init()
 
 
 class PoolProcess(BaseProcess):  # type: ignore[misc]
