@@ -159,6 +159,33 @@ def test_restart(redis_site, worker, client, gate, method: str) -> None:
     wait_until(lambda: is_gone(pid))
 
 
+@pytest.mark.parametrize("method, imports", [("fork", 1), ("spawn", 2), ("forkserver", 2)])
+def test_the_application_is_loaded_once(
+    redis_site, worker, client, method: str, imports: int
+) -> None:
+    """In a template that all processes are forked from; and by fork not even there."""
+    w = worker("-c", "3", "--max-tasks-per-child", "1", conf={"celery_pool": {"context": method}})
+    assert len({client.call("pid") for _ in range(5)}) == 5
+    imported = (redis_site.directory / "imported").read_text().split()
+    assert len(imported) == imports
+    assert imported[0] == str(w.pid)
+
+
+@pytest.mark.parametrize("method", ["fork", "spawn"])
+def test_what_is_to_be_done_before_a_process_is_created(
+    redis_site, worker, client, method: str
+) -> None:
+    """In the main process, before it starts the template that the others are forked from."""
+    conf = {"worker_pool_restarts": True, "celery_pool": {"context": method}}
+    w = worker("-c", "2", "--max-tasks-per-child", "1", conf=conf)
+    for _ in range(4):
+        client.call("pid")
+    created = redis_site.directory / "created"
+    assert created.read_text().split() == [str(w.pid)]
+    client.control("control", "pool_restart", destination=None)
+    assert created.read_text().split() == 2 * [str(w.pid)]
+
+
 @pytest.mark.parametrize("method", ["fork", "spawn"])
 def test_names_and_log_files(redis_site, worker, client, method: str, gate) -> None:
     """By a stable index, from 1 to the number of processes."""

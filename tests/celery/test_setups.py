@@ -68,6 +68,20 @@ def test_an_application_that_cannot_be_loaded_in_the_template(files_site, worker
     assert re.search(r'celery_app\.py", line \d+, in <module>', w.log)
 
 
+@pytest.mark.parametrize("method", ["fork", "spawn"])
+def test_an_initializer_that_fails(files_site, worker, method: str) -> None:
+    """In the processes themselves: its traceback is told, and the worker stops."""
+    w = worker(
+        *("-c", "2"),
+        conf={"celery_pool": {"context": method}},
+        environment={"CELERY_TEST_BAD_START": "initializer"},
+        wait=False,
+    )
+    assert w.wait() == 1
+    assert "Unrecoverable error: RuntimeError('no licence')" in w.log
+    assert re.search(r'celery_app\.py", line \d+, in on_worker_process_init', w.log)
+
+
 def test_processes_that_cannot_start(files_site, worker) -> None:
     w = worker("-c", "2", environment={"CELERY_TEST_BAD_START": "exit"}, wait=False)
     assert w.wait() == 1

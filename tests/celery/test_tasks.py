@@ -106,6 +106,24 @@ def test_a_task_that_exits(site, worker, client, code) -> None:
 
 
 @slow
+def test_the_next_task_has_its_slot_before_callbacks_are_called(
+    redis_site, worker, client, gate
+) -> None:
+    w = worker("-c", "1")
+    first = client.send("before_next")
+    gate.await_tasks()
+    following = client.send("pass_gate", "next")
+    w.await_log(rf"pass_gate\[{following.id}\] received")
+    gate.open()
+    client.get(first)
+    acknowledged = redis_site.directory / "acknowledged"
+    wait_until(acknowledged.exists, 40)
+    (redis_site.directory / "next").touch()
+    client.get(following)
+    assert acknowledged.read_text().split() == [str(w.pid), "1"]
+
+
+@slow
 @pytest.mark.parametrize("late", [False, True])
 def test_acknowledged(site, worker, client, gate, late: bool) -> None:
     """Once it has begun, or once it has ended."""

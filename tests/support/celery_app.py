@@ -14,15 +14,34 @@ import billiard
 import billiard.process
 from celery import Celery, signals
 from celery.exceptions import WorkerShutdown
+from celery.loaders.app import AppLoader
 from celery.worker.request import Request
 
-app = Celery("celery_app")
+
+class Loader(AppLoader):  # type: ignore[misc]
+    """Celery's, and what it does in each process may fail."""
+
+    def on_worker_process_init(self) -> None:
+        if os.environ.get("CELERY_TEST_BAD_START") == "initializer":
+            raise RuntimeError("no licence")
+
+
+app = Celery("celery_app", loader="celery_app:Loader")
 app.conf.update(json.loads(os.environ.get("CELERY_TEST_CONF", "{}")))
 
 if os.environ.get("CELERY_TEST_BAD_START") == "import" and multiprocessing.parent_process():
     raise RuntimeError("no database")
 
 DIRECTORY = Path(os.environ.get("CELERY_TEST_DIRECTORY", "."))
+
+
+def note(name: str, *words: object) -> None:
+    with (DIRECTORY / name).open("a") as file:
+        file.write(" ".join(map(str, (os.getpid(), *words))) + "\n")
+
+
+if "CELERY_TEST_DIRECTORY" in os.environ:
+    note("imported")
 
 
 @app.task
@@ -55,6 +74,22 @@ class Stopping(Request):  # type: ignore[misc]
 @app.task(Request=Stopping)
 def stop() -> str:
     return "stopped"
+
+
+class Patient(Request):  # type: ignore[misc]
+    """Is acknowledged once somebody is at the gate `next`, or after a while."""
+
+    def acknowledge(self) -> None:
+        end = time.monotonic() + 10
+        while not (begun := [*DIRECTORY.glob("next.at.*")]) and time.monotonic() < end:
+            time.sleep(0.005)
+        note("acknowledged", len(begun))
+        super().acknowledge()
+
+
+@app.task(Request=Patient, acks_late=True)
+def before_next() -> int:
+    return int(pass_gate.run("gate"))
 
 
 @app.task
@@ -185,9 +220,9 @@ kept: list[bytearray] = []
 VERSION = (DIRECTORY / "version").read_text() if (DIRECTORY / "version").exists() else ""
 
 
-def note(name: str, *words: object) -> None:
-    with (DIRECTORY / name).open("a") as file:
-        file.write(" ".join(map(str, (os.getpid(), *words))) + "\n")
+@signals.worker_before_create_process.connect
+def process_is_to_be_created(**_: object) -> None:
+    note("created")
 
 
 @signals.worker_process_init.connect

@@ -17,6 +17,7 @@ from typing import Any
 
 from billiard.exceptions import SoftTimeLimitExceeded
 from billiard.pool import CLOSE, RUN, TERMINATE
+from celery import signals
 from celery.app import trace
 from celery.exceptions import WorkerTerminate
 from celery.platforms import EX_FAILURE, EX_OK
@@ -151,6 +152,7 @@ class ProcessPool:
             on_broken=stop_worker,
             **pool_options,
         )
+        self._before_processes()
         self._tasks.run()
 
     # ---- tasks ----
@@ -270,7 +272,12 @@ class ProcessPool:
     def restart(self) -> None:
         """Replaces all processes by ones that see the program as it is now, each after its task.
         Meanwhile tasks are taken and run."""
+        self._before_processes()
         self._tasks.renew()
+
+    def _before_processes(self) -> None:
+        """What a program lets go of before it forks: here, before it starts the template."""
+        signals.worker_before_create_process.send(sender=self)
 
     def maintain_pool(self) -> None:
         """The pool does that by itself."""
