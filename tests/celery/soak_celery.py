@@ -29,8 +29,9 @@ import sys
 import threading
 import time
 from collections import Counter
+from collections.abc import Iterator
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, NamedTuple
 
 import psutil
 
@@ -79,7 +80,9 @@ class Soak:
         self.chaos: Counter[str] = Counter()
         self.outcomes: Counter[str] = Counter()
         self.problems: list[str] = []
-        self.gone: dict[str, str] = {}  # tasks whose message the broker has lost: its story
+        self.gone: dict[
+            str, dict[str, str]
+        ] = {}  # tasks whose message was lost on its way, and how
         self.again = 0  # times that tasks began beyond their first
         self.stop = threading.Event()
 
@@ -107,7 +110,8 @@ class Soak:
 
     def disturb(self) -> None:
         rng = random.Random(self.options.seed + 1)
-        acts = [self.kill] * 10 + [self.cut] * 2 + [self.pool_restart, self.resize, self.restart]
+        acts = [self.kill] * 30 + [self.cut] * 6 + [self.pool_restart] * 3 + [self.resize] * 3
+        acts += [self.warm_restart] * 2 + [self.sudden_restart]
         while not self.stop.wait(rng.expovariate(self.options.rate)):
             act = rng.choice(acts)
             name = act.__name__
@@ -145,9 +149,14 @@ class Soak:
         self.stop.wait(rng.random())
         self.run.app.control.pool_shrink(1, destination=[self.run.name])
 
-    def restart(self, rng: random.Random) -> None:
-        """A warm shutdown, or the main process's sudden death, and a new worker."""
-        number = rng.choice((signal.SIGTERM, signal.SIGTERM, signal.SIGKILL))
+    def warm_restart(self, rng: random.Random) -> None:
+        self.restart(signal.SIGTERM)
+
+    def sudden_restart(self, rng: random.Random) -> None:
+        self.restart(signal.SIGKILL)
+
+    def restart(self, number: int) -> None:
+        """The main process's end, and a new worker."""
         self.run.stop(number)
         wait_until(lambda: not self.run.family(), 20.0, "the worker's processes have ended")
         self.run.start()
@@ -175,13 +184,18 @@ class Soak:
             "outcomes": dict(self.outcomes.most_common()),
             "disturbances": dict(self.chaos.most_common()),
             "begun again": self.again,
-            "lost by the broker": self.gone,
+            "lost on the way to the worker": {how: len(found) for how, found in self.gone.items()},
+            "their stories": self.gone,
             "problems": self.problems,
         }
 
     def account(self) -> None:
         try:
             # what a dead worker had is sent again after a while
+            wait_until(self.nothing_waits, 8 * REDELIVERY, "all tasks are acknowledged")
+            if self.run.outcome(self.run.send("add", 1, 2)) != 3:
+                self.problems.append("a last task fails")
+            # what was on its way then has come before that
             wait_until(self.nothing_waits, 8 * REDELIVERY, "all tasks are acknowledged")
         except AssertionError as error:
             self.problems.append(str(error))
@@ -190,9 +204,10 @@ class Soak:
         for name, times in store.hgetall("began").items():
             began[name.decode().split()[0]] += int(times)
             self.again += int(times) - 1
-        self.account_for([tid for tid in self.sent if self.outcome(tid) is None])
+        outcomes = self.results()
+        self.account_for([tid for tid, outcome in outcomes.items() if outcome is None])
         for tid, name in self.sent.items():
-            if (outcome := self.outcome(tid)) is None:
+            if (outcome := outcomes[tid]) is None:
                 continue
             self.outcomes[outcome] += 1
             if outcome not in KINDS[name].outcomes:
@@ -203,8 +218,6 @@ class Soak:
         # a disturbance costs what all processes run, and what the worker has fetched beside that
         if self.again > disturbed * self.options.concurrency * 5:
             self.problems.append(f"{self.again} tasks began again at {disturbed} disturbances")
-        if self.run.outcome(self.run.send("add", 1, 2)) != 3:
-            self.problems.append("a last task fails")
         if (status := self.run.stop()) != 0:
             self.problems.append(f"the worker's exit status is {status}")
         wait_until(lambda: not self.run.family(), 20.0, "the worker's processes have ended")
@@ -215,41 +228,71 @@ class Soak:
             return
         journal = Journal(self.run.server.folder)
         gone = {one.tid: one for one in journal.gone()}
-        cuts = self.cuts(journal)
+        cuts = cuts_in(journal)
         for tid, story in journal.stories(without).items():
-            if tid in gone and any(overlap(gone[tid], cut) for cut in cuts):
-                self.gone[tid] = story
+            text = ", ".join(story)
+            how = how_lost(gone[tid], cuts) if tid in gone else None
+            # and nothing has become of it since
+            if how and story[-1].startswith(f"{gone[tid].position} "):
+                self.gone.setdefault(how, {})[tid] = text
             else:
-                self.problems.append(f"task {tid}, {self.sent[tid]}, has no result: {story}")
-
-    def cuts(self, journal: Journal) -> list[tuple[int, int]]:
-        """From where to where in the journal connections were cut, or the worker stopped."""
-        found = []
-        for change in journal.marks():
-            if change.what in ("cut begins", "restart begins"):
-                start = change.position
-            elif change.what in ("cut ends", "restart ends"):
-                found.append((start, change.position))
-        return found
+                self.problems.append(f"task {tid}, {self.sent[tid]}, has no result: {text}")
 
     def nothing_waits(self) -> bool:
         """What is published by a task is published before that task is acknowledged."""
         return not self.run.waiting() and not self.run.waiting()
 
-    def outcome(self, tid: str) -> str | None:
-        """As the result in Redis has it; None if it has none yet."""
-        text = self.run.redis().get(f"celery-task-meta-{tid}")
-        if not ended(text):
-            return None
-        found = json.loads(text)
-        if found["status"] == "SUCCESS":
-            return "value" if found["result"] == tid else f"the value {found['result']}"
-        return str(found["result"]["exc_type"])
+    def results(self) -> dict[str, str | None]:
+        """The outcomes of all tasks."""
+        found: dict[str, str | None] = {}
+        for tids in batches([*self.sent], 1000):
+            texts = self.run.redis().mget([f"celery-task-meta-{tid}" for tid in tids])
+            found.update(zip(tids, map(outcome, tids, texts), strict=True))
+        return found
 
 
-def overlap(gone: Gone, cut: tuple[int, int]) -> bool:
-    """Whether the message was on its way while connections were cut."""
-    return gone.position < cut[1] and cut[0] < gone.until
+class Cut(NamedTuple):
+    """From where to where in the journal connections were cut, or the worker ended."""
+
+    what: str
+    begin: int
+    end: int
+
+
+def cuts_in(journal: Journal) -> list[Cut]:
+    found = []
+    for change in journal.marks():
+        what, _, which = change.what.partition(" ")
+        if what != "cut" and not what.endswith("_restart"):
+            continue
+        if which == "begins":
+            begin = change.position
+        else:
+            found.append(Cut(what, begin, change.position))
+    return found
+
+
+def how_lost(gone: Gone, cuts: list[Cut]) -> str | None:
+    """What happened while that message was on its way; None: nothing that loses one."""
+    for cut in cuts:
+        if gone.position < cut.end and cut.begin < gone.until:
+            return cut.what
+    return None
+
+
+def batches(values: list[str], size: int) -> Iterator[list[str]]:
+    for start in range(0, len(values), size):
+        yield values[start : start + size]
+
+
+def outcome(tid: str, text: bytes | None) -> str | None:
+    """As the result in Redis has it; None if it has none yet."""
+    if not ended(text):
+        return None
+    found = json.loads(text)
+    if found["status"] == "SUCCESS":
+        return "value" if found["result"] == tid else f"the value {found['result']}"
+    return str(found["result"]["exc_type"])
 
 
 def ended(text: bytes | None) -> bool:

@@ -17,6 +17,10 @@ from celery.exceptions import WorkerShutdown
 from celery.loaders.app import AppLoader
 from celery.worker.request import Request
 
+import celery_files
+
+celery_files.use()
+
 
 class Loader(AppLoader):  # type: ignore[misc]
     """Celery's, and what it does in each process may fail."""

@@ -17,6 +17,7 @@ import kombu.pools
 from celery import Celery
 from celery.result import AsyncResult
 
+import celery_files
 from guards import descendants, wait_until
 from support import script_environment
 
@@ -44,6 +45,8 @@ class Site:
         """Of a broker that no event loop drives."""
         for name in ("queue", "results", "control"):
             (directory / name).mkdir()
+        celery_files.use()
+        celery_files.make_tables(directory / "control")
         folders = {
             "data_folder_in": str(directory / "queue"),
             "data_folder_out": str(directory / "queue"),
@@ -108,10 +111,7 @@ class Client:
             def answers() -> Any:
                 if kind == "inspect":
                     asked = self.app.control.inspect(timeout=2.0, connection=connection)
-                    try:
-                        return getattr(asked, what)(*args)
-                    except json.JSONDecodeError:  # kombu reads files that are being written
-                        return None
+                    return getattr(asked, what)(*args)
                 return self.app.control.broadcast(
                     what, arguments=options, reply=True, timeout=2.0, connection=connection
                 )

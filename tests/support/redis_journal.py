@@ -128,7 +128,7 @@ class Journal:
     def marks(self) -> list[Change]:
         return [change for change in self.changes() if not change.tid]
 
-    def stories(self, tids: Iterable[str]) -> dict[str, str]:
+    def stories(self, tids: Iterable[str]) -> dict[str, list[str]]:
         """All changes of some tasks, and the marks before them."""
         wanted = {*tids}
         told: defaultdict[str, list[str]] = defaultdict(list)
@@ -138,7 +138,7 @@ class Journal:
                 mark = f" after '{change.what}'"
             elif change.tid in wanted:
                 told[change.tid].append(f"{change.position} {change.what}{mark}")
-        return {tid: ", ".join(told[tid]) for tid in wanted}
+        return {tid: told[tid] for tid in wanted}
 
 
 def padded(found: Iterable[list[bytes]]) -> Iterator[list[bytes]]:
