@@ -61,6 +61,19 @@ def test_while_it_runs(site, worker, client, gate, signame: str) -> None:
     assert "WorkerLostError" not in w.log
 
 
+def test_it_is_told_of_once(site, worker, client, gate) -> None:
+    """Its process may be gone before the worker has told of that."""
+    w = worker("-c", "1")
+    r = client.send("revoked_slowly")
+    gate.await_tasks()
+    client.await_active()
+    revoke(client, r, terminate=True)
+    wait_until(lambda: revoked(site), 30)
+    assert client.call("add", 1, 1) == 2
+    assert w.stop() == 0
+    assert revoked(site) == [f"{r.id} {int(signal.SIGTERM)}"]
+
+
 @pytest.mark.parametrize(
     "signame, error", [("SIGUSR1", "SoftTimeLimitExceeded"), ("SIGTERM", "SystemExit")]
 )

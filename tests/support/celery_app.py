@@ -96,6 +96,22 @@ def before_next() -> int:
     return int(pass_gate.run("gate"))
 
 
+class Slow(Request):  # type: ignore[misc]
+    """Announces that it is revoked for longer than its process lives then."""
+
+    def acknowledge(self) -> None:
+        end = time.monotonic() + 10
+        while Path(f"/proc/{self.worker_pid}").exists() and time.monotonic() < end:
+            time.sleep(0.005)
+        time.sleep(0.5)  # what follows from that comes at once, if it comes
+        super().acknowledge()
+
+
+@app.task(Request=Slow, acks_late=True)
+def revoked_slowly() -> int:
+    return int(pass_gate.run())
+
+
 @app.task
 def same(value: Any) -> Any:
     return value

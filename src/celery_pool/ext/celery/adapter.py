@@ -10,6 +10,7 @@ the next one, from inside of the callback.
 from __future__ import annotations
 
 import os
+import threading
 import time
 from collections import namedtuple
 from collections.abc import Callable, Hashable
@@ -40,6 +41,11 @@ TARGETS: dict[Any, Callable[..., Any]] = {
 }
 
 
+#: Seconds for which callbacks wait for a request that is being revoked; with a result backend
+#: that does not answer it may take longer, or fail.
+LONGEST_ANNOUNCEMENT = 5.0
+
+
 class Job:
     """One submission. Celery's request has a weak reference to it, and the pool the strong one
     until the task has ended."""
@@ -47,6 +53,7 @@ class Job:
     __slots__ = (
         "__weakref__",
         "accept_callback",
+        "announced",
         "callback",
         "error_callback",
         "hard",
@@ -75,6 +82,7 @@ class Job:
         self.result: AsyncResult[Any] | None = None
         self.pid: int | None = None  # once a worker has begun
         self.signum: int | None = None  # once it is to be terminated
+        self.announced: threading.Event | None = None  # once its request has told of that
 
     def accepted(self, pid: int, when: float) -> None:
         """By a worker, at that time on the monotonic clock."""
@@ -82,7 +90,13 @@ class Job:
         tell(self.accept_callback, pid, when)
 
     def terminate(self, signum: int) -> None:
-        """This task and no other one, whether it has started or not."""
+        """This task and no other one, whether it has started or not. The last thing that a request
+        does to be terminated, after `terminate_job` and its announcement."""
+        self.end(signum)
+        if self.announced is not None:
+            self.announced.set()
+
+    def end(self, signum: int) -> None:
         self.signum = signum
         if self.result is not None:
             self.result.terminate(signum)
@@ -247,7 +261,7 @@ class ProcessPool:
         """Ends the task that process runs. If it runs none any more, nobody else is hit."""
         for job in list(self._jobs):
             if job.pid == pid:
-                job.terminate(sig)
+                job.end(sig)
 
     # ---- processes ----
 
@@ -402,6 +416,19 @@ class BlockingPool(ProcessPool):
         self._putlocks = putlocks
         limit = max(1, processes) if putlocks else None
         super().__init__(processes=processes, limit=limit, **options)
+
+    def terminate_job(self, pid: int, sig: int) -> None:
+        for job in list(self._jobs):
+            if job.pid == pid:
+                job.announced = threading.Event()
+        super().terminate_job(pid, sig)
+
+    def _failed(self, error: BaseException, job: Job) -> None:
+        if isinstance(error, TaskTerminated) and job.announced is not None:
+            # its request, in the consumer's thread, is about to tell that it is revoked: who comes
+            # between would tell it a second time
+            job.announced.wait(LONGEST_ANNOUNCEMENT)
+        super()._failed(error, job)
 
     def _resize(self, processes: int) -> None:
         if self._putlocks and processes > self._tasks.processes:
