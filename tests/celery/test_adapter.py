@@ -12,14 +12,18 @@ import pytest
 
 pytest.importorskip("celery.app")  # `celery` alone would be this folder
 
+from billiard import exceptions
+from billiard.pool import MaybeEncodingError
 from celery import Celery
 from celery.app import trace
 from kombu.asynchronous import Hub
 
-from celery_pool.ext.celery import adapter
+import support
+from celery_pool import errors
+from celery_pool.ext.celery import adapter, outcomes
 from guards import wait_until
 from support import Gate
-from tasks import pass_gate
+from tasks import pass_gate, unpicklable
 
 
 @pytest.fixture
@@ -142,6 +146,50 @@ def test_arguments_travel_once(pool, hub, monkeypatch) -> None:
     assert len(sent) == 1
     assert sent[0] < 1.1 * len(body)
     assert request["args"], "the request itself is as it was"
+
+
+def test_a_result_that_cannot_be_pickled(pool, hub) -> None:
+    one = pool()
+    told = Told()
+    one.apply_async(unpicklable, (), {}, **told.callbacks())
+    turn_until(hub, lambda: len(told.calls) == 2)
+    (_, (kind, error)) = told.calls
+    assert (kind, type(error.exc)) == ("error", MaybeEncodingError)
+
+
+@pytest.mark.parametrize(
+    "ours, theirs, text",
+    [
+        (errors.TimeLimitExceeded(2.5, 7, "", 1), exceptions.TimeLimitExceeded, "(2.5,)"),
+        (errors.TaskTerminated(7, 15, 1), exceptions.Terminated, "15"),
+        (
+            errors.WorkerLostError(7, -9, tid=1),
+            exceptions.WorkerLostError,
+            "Worker exited prematurely: signal 9 (SIGKILL) Job: 1.",
+        ),
+        (
+            errors.WorkerLostError(7, -9, out_of_memory=True, tid=1),
+            exceptions.WorkerLostError,
+            "signal 9 (SIGKILL) Job: 1. Probably out of memory.",
+        ),
+        (errors.WorkerLostError(7, 3, tid=1), exceptions.WorkerLostError, "exitcode 3 Job: 1."),
+        (
+            errors.MemoryLimitExceeded(200, 100, 7, 1),
+            exceptions.WorkerLostError,
+            "task 1 in worker 7 used 200 KiB, more than 100 KiB.",
+        ),
+        (errors.PoolTerminated(tid=1), exceptions.WorkerLostError, "the pool was terminated."),
+        (errors.CrashLoopError("no more"), exceptions.WorkerLostError, "prematurely: no more."),
+        (ValueError("its own"), ValueError, "its own"),
+    ],
+    ids=support.named,
+)
+def test_in_celerys_words(ours: Exception, theirs: type[Exception], text: str) -> None:
+    info = outcomes.failure(ours, 2.5)
+    error = info.exception.exc
+    assert type(error) is theirs
+    assert text in str(error)
+    assert theirs.__name__ in info.traceback
 
 
 def test_nothing_is_taken_once_it_is_closed(pool, hub) -> None:

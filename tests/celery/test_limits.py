@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 
 import pytest
-from celery.exceptions import SoftTimeLimitExceeded, TimeLimitExceeded
+from celery.exceptions import SoftTimeLimitExceeded, TimeLimitExceeded, WorkerLostError
 
 pytestmark = pytest.mark.slow
 
@@ -47,6 +47,16 @@ def test_of_the_worker(site, worker, client) -> None:
     with pytest.raises(TimeLimitExceeded):
         client.call("loop_in_c")
     assert client.call("sleep", 2.5, time_limit=60, soft_time_limit=50) is None
+
+
+def test_of_memory_in_the_middle_of_a_task(redis_site, worker, client) -> None:
+    """An option of the pool's: the task fails, and says why."""
+    worker("-c", "1", conf={"celery_pool": {"memory_kill": 300_000}})
+    pid = client.call("allocate", 1)
+    r = client.send("allocate", 400, 60)
+    with pytest.raises(WorkerLostError, match=r"used \d+ KiB, more than 300000 KiB"):
+        client.get(r)
+    assert client.call("pid") != pid
 
 
 @pytest.mark.parametrize("acks_on_timeout", [True, False])

@@ -208,9 +208,10 @@ def fail_awkwardly() -> None:
 
 
 @app.task
-def allocate(mib: int) -> int:
-    """Keeps it."""
+def allocate(mib: int, seconds: float = 0) -> int:
+    """Keeps it, and sleeps."""
     kept.append(bytearray(os.urandom(1024)) * 1024 * mib)
+    time.sleep(seconds)
     return os.getpid()
 
 
