@@ -7,9 +7,9 @@ accounted for by what it has left in Redis.
 Tasks are acknowledged late, and come back if their process is lost. So in the end
 
 * each has one result: its own value, its own error, its limit, or that it was revoked or expired.
-  Excepted are messages that never came to the worker, and that has to be shown by Redis' own
-  journal: handed over while a connection was cut or the worker stopped, and not noted by kombu,
-  which notes a message before the worker hears of it (see redis_journal);
+  Excepted is what Redis' own journal shows to be somebody else's doing (see `fate_of`): messages
+  that were handed over while a connection was cut or the worker stopped, and never noted by kombu,
+  which notes a message before the worker hears of it; results that Celery has overwritten;
 * each that has a value or an error has begun; again no more often than something was disturbed;
 * nothing is in the queue or unacknowledged, no process outlives its worker, and nothing is broken:
   a last task runs.
@@ -37,7 +37,7 @@ import psutil
 
 from celery_run import Run, run_alone
 from guards import wait_until
-from redis_journal import MARK, Gone, Journal
+from redis_journal import MARK, Event, Gone, Journal
 
 #: Seconds after which Redis' messages are sent again if the worker that had them is gone.
 REDELIVERY = 15
@@ -80,9 +80,7 @@ class Soak:
         self.chaos: Counter[str] = Counter()
         self.outcomes: Counter[str] = Counter()
         self.problems: list[str] = []
-        self.gone: dict[
-            str, dict[str, str]
-        ] = {}  # tasks whose message was lost on its way, and how
+        self.without: dict[str, dict[str, str]] = {}  # a result: why, and their stories
         self.again = 0  # times that tasks began beyond their first
         self.stop = threading.Event()
 
@@ -184,8 +182,8 @@ class Soak:
             "outcomes": dict(self.outcomes.most_common()),
             "disturbances": dict(self.chaos.most_common()),
             "begun again": self.again,
-            "lost on the way to the worker": {how: len(found) for how, found in self.gone.items()},
-            "their stories": self.gone,
+            "without a result": {why: len(found) for why, found in self.without.items()},
+            "their stories": self.without,
             "problems": self.problems,
         }
 
@@ -212,7 +210,8 @@ class Soak:
             self.outcomes[outcome] += 1
             if outcome not in KINDS[name].outcomes:
                 self.problems.append(f"task {tid}, {name}, ended with {outcome}")
-            if outcome != "TaskRevokedError" and not began[tid]:
+            # a limit's time runs from the task's claim: it may be up before the first statement
+            if outcome in ("value", "ValueError") and not began[tid]:
                 self.problems.append(f"task {tid}, {name}, ended with {outcome}, and never began")
         disturbed = sum(self.chaos.values())
         # a disturbance costs what all processes run, and what the worker has fetched beside that
@@ -223,18 +222,16 @@ class Soak:
         wait_until(lambda: not self.run.family(), 20.0, "the worker's processes have ended")
 
     def account_for(self, without: list[str]) -> None:
-        """For tasks without a result: a problem, but for those that have not come to the worker."""
+        """For tasks without a result: a problem, unless the journal shows whose else it is."""
         if not without:
             return
         journal = Journal(self.run.server.folder)
         gone = {one.tid: one for one in journal.gone()}
         cuts = cuts_in(journal)
         for tid, story in journal.stories(without).items():
-            text = ", ".join(story)
-            how = how_lost(gone[tid], cuts) if tid in gone else None
-            # and nothing has become of it since
-            if how and story[-1].startswith(f"{gone[tid].position} "):
-                self.gone.setdefault(how, {})[tid] = text
+            text = ", ".join(map(str, story))
+            if fate := fate_of(self.sent[tid], story, gone.get(tid), cuts):
+                self.without.setdefault(fate, {})[tid] = text
             else:
                 self.problems.append(f"task {tid}, {self.sent[tid]}, has no result: {text}")
 
@@ -272,11 +269,20 @@ def cuts_in(journal: Journal) -> list[Cut]:
     return found
 
 
-def how_lost(gone: Gone, cuts: list[Cut]) -> str | None:
-    """What happened while that message was on its way; None: nothing that loses one."""
-    for cut in cuts:
-        if gone.position < cut.end and cut.begin < gone.until:
-            return cut.what
+def fate_of(kind: str, story: list[Event], gone: Gone | None, cuts: list[Cut]) -> str | None:
+    """Why a task has no result, if that is not the pool's doing; None otherwise.
+
+    :param gone: a message of the task that was handed over and not noted.
+    """
+    if gone and story[-1].position == gone.position:  # nothing has become of it since
+        for cut in cuts:
+            if gone.position < cut.end and cut.begin < gone.until:
+                return f"lost on the way to the worker: {cut.what}"
+    # Celery sends a retry before it stores that there will be one: that may come to be stored
+    # over the retry's own result, which it looks for, but not in the same transaction
+    states = [one.what for one in story if one.what.isupper()]
+    if kind == "retry" and "SUCCESS" in states and states[-1] == "RETRY":
+        return "its result overwritten by Celery: RETRY"
     return None
 
 

@@ -81,7 +81,7 @@ def test_what_has_become_of_a_message(kombu) -> None:
     }
     assert [one.tid for one in journal.gone()] == ["gone"]
     assert [one.what for one in journal.marks()] == ["cut begins"]
-    assert journal.stories(["gone"])["gone"][-1].endswith("handed over after 'cut begins'")
+    assert str(journal.stories(["gone"])["gone"][-1]).endswith("handed over after 'cut begins'")
 
 
 def test_until_when_a_message_may_have_been_on_its_way(kombu) -> None:

@@ -35,6 +35,17 @@ class Change(NamedTuple):
     tag: str = ""  # of the message; none: a result
 
 
+class Event(NamedTuple):
+    """Of a task's story."""
+
+    position: int
+    what: str
+    mark: str  # the latest before it
+
+    def __str__(self) -> str:
+        return f"{self.position} {self.what}" + (f" after '{self.mark}'" if self.mark else "")
+
+
 class Gone(NamedTuple):
     """A message that was handed over and not noted."""
 
@@ -128,16 +139,16 @@ class Journal:
     def marks(self) -> list[Change]:
         return [change for change in self.changes() if not change.tid]
 
-    def stories(self, tids: Iterable[str]) -> dict[str, list[str]]:
-        """All changes of some tasks, and the marks before them."""
+    def stories(self, tids: Iterable[str]) -> dict[str, list[Event]]:
+        """All changes of some tasks."""
         wanted = {*tids}
-        told: defaultdict[str, list[str]] = defaultdict(list)
+        told: defaultdict[str, list[Event]] = defaultdict(list)
         mark = ""
         for change in self.changes():
             if not change.tid:
-                mark = f" after '{change.what}'"
+                mark = change.what
             elif change.tid in wanted:
-                told[change.tid].append(f"{change.position} {change.what}{mark}")
+                told[change.tid].append(Event(change.position, change.what, mark))
         return {tid: told[tid] for tid in wanted}
 
 
