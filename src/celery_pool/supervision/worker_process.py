@@ -9,9 +9,9 @@ import select
 import signal
 
 from .._poolcore import Channel
+from ..child import stacks
 from ..child.plan import stack_signal
 from ..host.files import close_fds
-from . import stacks
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:

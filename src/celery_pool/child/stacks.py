@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from ..child.worker import worker_main
+from .worker import worker_main
 
 _FILE = f'  File "{worker_main.__code__.co_filename}", line '
 
