@@ -1,7 +1,8 @@
 """The command line `celery-pool`, also `python -m celery_pool`.
 
-Each command is a module with `HELP`, one sentence, and `main(arguments) -> exit status`. It raises
-`UsageError` for what the user can mend, and lets KeyboardInterrupt through.
+Each command is a module, `NAME_command`, with `HELP`, one sentence, and `main(arguments) -> exit
+status`. It raises `UsageError` for what the user can mend, and lets KeyboardInterrupt through. Only
+the one that is asked for is imported.
 
 Here nearly all imports are inside functions, so that a Ctrl-C during them ends quietly, too.
 """
@@ -18,6 +19,8 @@ if TYPE_CHECKING:
 
     from .usage import Parser
 
+COMMANDS = ("bench", "map")
+
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Runs one command and returns the exit status. To be called from the main thread."""
@@ -31,42 +34,43 @@ def _run(arguments: list[str]) -> int:
     from .usage import EXIT_USAGE, UsageError, say
 
     _fill_standard_descriptors()
-    commands = _commands()
     command = "celery-pool"
     try:
-        name = _parser(commands).parse_args(arguments[:1]).command
+        name = arguments[0] if arguments else ""
+        if name not in COMMANDS:
+            name = _parser().parse_args(arguments[:1]).command
         command = f"celery-pool {name}"
-        status: int = commands[name].main(arguments[1:])
+        status: int = _module(name).main(arguments[1:])
         return status
     except UsageError as error:
         say(command, f"error: {error}")
         return EXIT_USAGE
 
 
-def _commands() -> dict[str, ModuleType]:
-    from . import bench_command, map_command
+def _module(name: str) -> ModuleType:
+    from importlib import import_module
 
-    return {"bench": bench_command, "map": map_command}
+    return import_module(f".{name}_command", __name__)
 
 
-def _parser(commands: dict[str, ModuleType]) -> Parser:
+def _parser() -> Parser:
     import argparse
 
     from .. import __version__
     from .usage import Parser
 
-    width = max(map(len, commands))
+    width = max(map(len, COMMANDS))
     parser = Parser(
         prog="celery-pool",
         usage="%(prog)s [-h] [--version] COMMAND ...",
         description="A fast process pool, for people who write no program.",
         epilog="commands:\n"
-        + "\n".join(f"  {name:{width}}  {module.HELP}" for name, module in commands.items())
+        + "\n".join(f"  {name:{width}}  {_module(name).HELP}" for name in COMMANDS)
         + "\n\n'celery-pool COMMAND --help' says more.",
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     parser.add_argument("--version", action="version", version=f"celery-pool {__version__}")
-    parser.add_argument("command", metavar="COMMAND", choices=commands, help="what to do")
+    parser.add_argument("command", metavar="COMMAND", choices=COMMANDS, help="what to do")
     return parser
 
 
