@@ -227,6 +227,7 @@ cdef class Core:
         """The workers are ready, or the pool does not wait for them."""
         if self.state == STARTING:      # else it is broken already
             self.state = RUNNING
+            show_ledger(self)
         if self.loop.fd >= 0:
             watch(self)
 
@@ -234,6 +235,7 @@ cdef class Core:
         """No new tasks: they are refused with this (class, arguments by name)."""
         self.broken = reason
         self.state = BROKEN
+        show_ledger(self)
 
     # for the supervisor, the reaper thread and the other facades
 
@@ -337,7 +339,8 @@ cdef class Core:
         fail_rest(self, reason)
 
     def wake(self):
-        """Makes everyone who waits look again."""
+        """Makes everyone who waits look again; after a change of the state."""
+        show_ledger(self)
         notify(self)
         kick_leader(self)
 

@@ -112,7 +112,7 @@ cdef tuple records_since(const cp_shown *shown, uint64_t since):
     # the writer is one ahead of what it says
     at = cp_hear(&shown.recorded)
     overwritten = min(max(<int64_t> (at + 1 - CP_RECORDS - first), <int64_t> 0), <int64_t> len(found))
-    return recorded, first - since + overwritten, found[overwritten:]
+    return recorded, (first - since if first > since else 0) + overwritten, found[overwritten:]
 
 
 def layout():
