@@ -233,11 +233,11 @@ def test_another_build():
         os.close(fd)
 
 
-@pytest.mark.parametrize("command", ["top"])
+@pytest.mark.parametrize("command", ["top", "stack"])
 def test_another_users_process(watched, command):
     if os.geteuid():
         pytest.skip("only root can become somebody else")
-    from celery_pool.cli import top_command  # noqa: F401
+    from celery_pool.cli import stack_command, top_command  # noqa: F401
 
     pid = watched().pid
     reader, writer = os.pipe()

@@ -15,6 +15,7 @@ from types import FrameType
 
 from .. import _poolcore
 from ..errors import AttachError
+from ..host import dumps
 from ..wire import picklers
 from ..wire.remote import dump_error
 from . import current
@@ -43,6 +44,7 @@ def worker_main(
         os.setpgid(0, 0)
     show_name(multiprocessing.current_process().name)
     faulthandler.register(stack_signal(), file=fds.stack_pipe, all_threads=True)
+    dumps.offer(over=True)
     try:
         end = _poolcore.WorkerEnd(
             fds.pool_segment,

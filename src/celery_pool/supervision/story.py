@@ -6,7 +6,7 @@ import os
 import time
 
 from .. import _poolcore
-from ..host import starting
+from ..host import dumps, starting
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -31,6 +31,7 @@ class Story:
         self._log = log
         self._started = time.time()
         self._told: tuple[int, int] | None = None
+        self._answers = False  # who asks for this process's stacks
 
     def tell(self) -> None:
         """The workers as they are, and the story if there is something new."""
@@ -38,6 +39,8 @@ class Story:
         new = sum(self._exits.values()), self._log.said
         if new == self._told:
             return
+        if self._told is None:
+            self._answers = dumps.offer()
         self._told = new
         with starting.alone():  # tasks of a template that is forked meanwhile may import it, too
             import json  # where there is something to tell, its import is no delay of the start
@@ -55,3 +58,9 @@ class Story:
             del recent[0]
             text = json.dumps(story).encode()
         self._core.show_story(text)
+
+    def end(self) -> None:
+        """Nothing is told any more; idempotent."""
+        answers, self._answers = self._answers, False
+        if answers:
+            dumps.withdraw()

@@ -496,5 +496,6 @@ class Supervisor:
     def _close(self) -> None:
         self.roster.close()
         self._selector.close()
+        self._story.end()
         self.phase = Phase.ENDED
         self._bells.end()
