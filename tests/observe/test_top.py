@@ -233,11 +233,11 @@ def test_another_build():
         os.close(fd)
 
 
-@pytest.mark.parametrize("command", ["top", "stack"])
+@pytest.mark.parametrize("command", ["top", "stack", "trace"])
 def test_another_users_process(watched, command):
     if os.geteuid():
         pytest.skip("only root can become somebody else")
-    from celery_pool.cli import stack_command, top_command  # noqa: F401
+    from celery_pool.cli import stack_command, top_command, trace_command  # noqa: F401
 
     pid = watched().pid
     reader, writer = os.pipe()
@@ -252,7 +252,8 @@ def test_another_users_process(watched, command):
             from celery_pool.cli import main
 
             once = ["--once"] if command == "top" else []
-            os._exit(main([command, *once, str(pid)]))
+            output = ["-o", os.devnull] if command == "trace" else []
+            os._exit(main([command, *once, *output, str(pid)]))
         finally:
             os._exit(99)
     os.close(writer)

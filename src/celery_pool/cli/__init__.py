@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
     from .usage import Parser
 
-COMMANDS = ("bench", "map", "stack", "top")
+COMMANDS = ("bench", "map", "stack", "top", "trace")
 
 
 def main(argv: Sequence[str] | None = None) -> int:

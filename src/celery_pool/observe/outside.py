@@ -5,8 +5,10 @@ from __future__ import annotations
 
 import contextlib
 import os
+import struct
 from collections.abc import Iterator
 
+from .._poolcore import layout
 from .pool import PoolView
 
 SEGMENT = "/memfd:celery_pool (deleted)"
@@ -32,6 +34,20 @@ class OutsideView(PoolView):
             super().__init__(own, lambda fd: opened(pid, fd, WORKER_SEGMENT))
             #: What no other pool has at the same time.
             self.identity = os.fstat(own).st_ino
+
+    def record_until(self, ns: int) -> None:
+        """Has the workers' recorders record every task that begins before then.
+
+        :param ns: of CLOCK_MONOTONIC. It is only ever raised: others may be recording.
+        :raises FileNotFoundError: the pool is gone.
+        """
+        at = layout()["trace_until"]
+        with opened(self.pid, self._fd, SEGMENT, os.O_RDWR) as own:
+            if os.fstat(own).st_ino != self.identity:
+                raise FileNotFoundError("the pool is gone")
+            (until,) = struct.unpack("Q", os.pread(own, 8, at))
+            if until < ns:
+                os.pwrite(own, struct.pack("Q", ns), at)
 
 
 def pools_of(pid: int) -> list[OutsideView]:

@@ -100,11 +100,16 @@ class PoolView:
             by_name.setdefault(names.get(tally[0], OTHER), []).append(tally)
         return {name: _together(name, tallies) for name, tallies in by_name.items()}
 
-    def recorders(self) -> Iterator[tuple[int, WorkerMap]]:
-        """(pid, map) of each worker."""
+    def recorders(self) -> Iterator[tuple[int, int, WorkerMap]]:
+        """(pid, index, map) of each worker; the map stays good when the worker is gone."""
         for row, shown in self._rows():
             if shown is not None:
-                yield row[0], shown
+                yield row[0], row[2], shown
+
+    @property
+    def buried(self) -> int:
+        """Workers that have been and are gone."""
+        return self._map.recovered
 
     def names(self) -> dict[int, str]:
         """Of functions, by id."""
