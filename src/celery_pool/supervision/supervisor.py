@@ -1,8 +1,7 @@
 """The supervisor: starts, watches, limits and replaces the workers of one run of a pool.
 
-Cold path: it runs once a worker's life and once a time limit, on a thread of its
-own, so that a slow callback never delays it. It sleeps until something happens or
-a deadline comes.
+Cold path: it runs once a worker's life and once a time limit, on a thread of its own, so
+that a slow callback never delays it. It sleeps until something happens or a deadline comes.
 """
 
 from __future__ import annotations
