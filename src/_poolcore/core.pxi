@@ -49,7 +49,6 @@ cdef class Core:
         self.control.abi = CP_ABI
         self.control.frame_size = sizeof(cp_frame)
         self.status = <cp_status *> (<uint8_t *> self.control + CP_PAGE)
-        cp_poke(&self.status.ring_size, ring_size)
         self.arguments = Arena(self.segment_fd, CP_ARENA_AT)
         self.arguments.owner = <void *> self
         self.arguments.on_kept = core_keeps

@@ -290,7 +290,6 @@ cdef extern from "_poolcore/status.h" nogil:
         cp_row rows[1024]
     ctypedef struct cp_status:
         cp_word sequence
-        cp_word ring_size
         cp_word recovered
         cp_word told
         cp_now_shown now

@@ -161,7 +161,6 @@ typedef struct {
 /* Parent writes; `now`, `told` and `story` under `sequence`. */
 typedef struct {
     cp_word sequence;           /* odd while it writes */
-    cp_word ring_size;
     cp_word recovered;          /* workers whose tallies are in `ended`, or were not to be believed */
     cp_word told;               /* bytes of `story` */
     struct {

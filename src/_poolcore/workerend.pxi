@@ -149,7 +149,8 @@ cdef int serve(WorkerEnd end) except -1:
                 arena_given_back(end.results, frame.fid, <void *> end)
         elif frame.kind == CP_DEFINE:
             end.functions[frame.fid % CP_FUNCTIONS] = (frame.fid, copied(payload, frame.length), None)
-            give_place(end, frame.fid)
+            end.places[frame.fid % CP_FUNCTIONS] = <uint8_t> (
+                tally_for(end.shown.tallies, frame.fid) - end.shown.tallies)
         elif frame.kind == CP_STOP:
             return 0
         cp_ring_advance(&end.submission, &frame)
@@ -191,18 +192,6 @@ cdef inline void has_ended(WorkerEnd end, uint64_t now) noexcept:
         if CP_UNLIKELY(end.record != NULL):
             cp_record_end(end.shown, end.record, ran, end.failed)
             end.record = NULL
-
-
-cdef void give_place(WorkerEnd end, uint32_t fid) noexcept:
-    """Among the functions that are counted by themselves, as long as there are some."""
-    cdef uint32_t i
-    for i in range(1, CP_TALLIES):
-        if cp_peek(&end.shown.tallies[i].fid) == 0:
-            cp_poke(&end.shown.tallies[i].fid, fid)
-        if cp_peek(&end.shown.tallies[i].fid) == fid:
-            end.places[fid % CP_FUNCTIONS] = <uint8_t> i
-            return
-    end.places[fid % CP_FUNCTIONS] = 0
 
 
 cdef int wait_for_submission(WorkerEnd end) except -1:
