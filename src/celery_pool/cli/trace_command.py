@@ -4,9 +4,7 @@ from __future__ import annotations
 
 import argparse
 import contextlib
-import signal
 import sys
-import threading
 import time
 from collections.abc import Iterator, Sequence
 from typing import IO
@@ -15,7 +13,7 @@ from ..observe.chrome_trace import ChromeTrace
 from ..observe.figures import Look
 from ..observe.outside import pools_of
 from ..observe.recording import GRACE, PAUSE, Recording
-from .onlooking import add_pid, politely
+from .onlooking import add_pid, politely, stopping
 from .usage import EXIT_FAILED, Parser, UsageError, say, seconds
 
 COMMAND = "celery-pool trace"
@@ -96,30 +94,13 @@ def _record(recordings: Sequence[Recording], how_long: float) -> None:
     until = time.clock_gettime_ns(time.CLOCK_MONOTONIC) + int(how_long * 1e9)
     for one in recordings:
         one.begin(until)
-    with _stopping() as stopped:
+    with stopping() as stopped:  # a look that is interrupted would lose what it has read
         while time.monotonic() < end + GRACE and not stopped.is_set():
             for one in recordings:
                 one.look()
             stopped.wait(PAUSE)
         for one in recordings:
             one.finish()
-
-
-@contextlib.contextmanager
-def _stopping() -> Iterator[threading.Event]:
-    """Set by what would end this process: a look is not interrupted, it would lose what it has
-    read."""
-    stopped = threading.Event()
-    before = {
-        signum: signal.signal(signum, lambda *_: stopped.set())
-        for signum in (signal.SIGINT, signal.SIGTERM)
-        if signal.getsignal(signum) != signal.SIG_IGN
-    }
-    try:
-        yield stopped
-    finally:
-        for signum, handler in before.items():
-            signal.signal(signum, handler)
 
 
 def _conclude(recordings: Sequence[Recording]) -> None:
