@@ -43,8 +43,9 @@ class PoolView:
         return Ledger(*self._map.now()[0])
 
     def story(self) -> dict[str, Any]:
-        """What changes rarely: ``name``, ``started`` (seconds since the epoch), ``exits`` by
-        reason, ``recent`` (the last deaths, limits and failures). Empty if it is not readable."""
+        """What changes rarely: ``name``, ``pid``, ``started`` (seconds since the epoch); once a
+        worker has ended or something went wrong, ``exits`` by reason and ``recent`` (the last
+        deaths, limits and failures). Empty if it is not readable."""
         try:
             story = json.loads(self._map.story())
         except ValueError:

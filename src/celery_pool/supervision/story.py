@@ -26,10 +26,10 @@ class Story:
 
     def __init__(self, core: _poolcore.Core, name: str, exits: Mapping[str, int], log: Log) -> None:
         self._core = core
-        self._name = name
         self._exits = exits
         self._log = log
-        self._started = time.time()
+        #: JSON without its end, by hand: while nothing has happened, nobody pays json's import.
+        self._beginning = f'{{"name": "{name}", "pid": {os.getpid()}, "started": {time.time()}'
         self._told: tuple[int, int] | None = None
         self._answers = False  # who asks for this process's stacks
 
@@ -42,22 +42,20 @@ class Story:
         if self._told is None:
             self._answers = dumps.offer()
         self._told = new
+        happened = self._happened() if any(new) else ""
+        self._core.show_story(f"{self._beginning}{happened}}}".encode())
+
+    def _happened(self) -> str:
+        """As far as there is room: of what was said the last."""
         with starting.alone():  # tasks of a template that is forked meanwhile may import it, too
-            import json  # where there is something to tell, its import is no delay of the start
+            import json
 
         recent = list(self._log.recent)
-        story = {
-            "name": self._name,
-            "pid": os.getpid(),
-            "started": self._started,
-            "exits": dict(self._exits),
-            "recent": recent,
-        }
-        text = json.dumps(story).encode()
-        while len(text) > ROOM and recent:
+        while True:
+            text = f', "exits": {json.dumps(self._exits)}, "recent": {json.dumps(recent)}'
+            if len(self._beginning) + len(text) < ROOM or not recent:
+                return text
             del recent[0]
-            text = json.dumps(story).encode()
-        self._core.show_story(text)
 
     def end(self) -> None:
         """Nothing is told any more; idempotent."""
