@@ -15,10 +15,21 @@ from ..observe.outside import NoPool
 from .usage import EXIT_FAILED, Parser, UsageError, positive, say
 
 
-def add_pid(parser: Parser) -> None:
+def onlooker(command: str, description: str, failures: str) -> Parser:
+    """A parser for one process and options.
+
+    :param failures: when the exit status is 1.
+    """
+    parser = Parser(
+        prog=command,
+        usage="%(prog)s [OPTION ...] PID",
+        description=description,
+        epilog=f"Exit status: 0; 1 if {failures}; 2 if the command cannot be carried out as given.",
+    )
     parser.add_argument(
         "pid", metavar="PID", type=positive, help="the program's process, of the same user"
     )
+    return parser
 
 
 def politely(command: str, body: Callable[[], int]) -> int:

@@ -9,7 +9,7 @@ from ..observe.facts import WorkerInfo
 from ..observe.figures import Look
 from ..observe.outside import pools_of
 from ..observe.stacks import NoAnswer, stacks_of
-from .onlooking import add_pid, check_output, politely, printable
+from .onlooking import check_output, onlooker, politely, printable
 from .top_text import duration
 from .usage import EXIT_FAILED, Parser, positive, say
 
@@ -26,16 +26,13 @@ def main(arguments: Sequence[str]) -> int:
 
 
 def _parser() -> Parser:
-    parser = Parser(
-        prog=COMMAND,
-        usage="%(prog)s [OPTION ...] PID",
-        description="Shows the Python stacks of the workers that run a task, or start, and of all "
+    parser = onlooker(
+        COMMAND,
+        "Shows the Python stacks of the workers that run a task, or start, and of all "
         "threads of the program. They answer by a signal handler in C, also where the program "
         "hangs in C code.",
-        epilog="Exit status: 0; 1 if a process has not answered, or there is no pool that one may "
-        "look into; 2 if the command cannot be carried out as given.",
+        "a process has not answered, or there is no pool that one may look into",
     )
-    add_pid(parser)
     group = parser.add_mutually_exclusive_group()
     group.add_argument("--worker", metavar="PID", type=positive, help="only of this worker")
     group.add_argument("--all", action="store_true", help="of idle workers, too")

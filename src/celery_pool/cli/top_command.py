@@ -10,7 +10,7 @@ from collections.abc import Iterator, Sequence
 
 from ..observe.figures import SORT_KEYS, Look, PoolFigures, document, figures
 from ..observe.outside import pools_of
-from .onlooking import add_pid, check_output, politely
+from .onlooking import check_output, onlooker, politely
 from .usage import Parser, UsageError, seconds
 
 COMMAND = "celery-pool top"
@@ -26,17 +26,14 @@ def main(arguments: Sequence[str]) -> int:
 
 
 def _parser() -> Parser:
-    parser = Parser(
-        prog=COMMAND,
-        usage="%(prog)s [OPTION ...] PID",
-        description="Shows what the pools of a program do: tasks a second and in flight, how long "
+    parser = onlooker(
+        COMMAND,
+        "Shows what the pools of a program do: tasks a second and in flight, how long "
         "those of each function wait and run, what each worker runs, why workers have ended, and "
         "what was lost last. It asks nothing of the program, which may hang or be stopped. Keys: "
         "s sorts by the next column, r the other way round, p pauses, q leaves.",
-        epilog="Exit status: 0; 1 if there is no pool that one may look into; 2 if the command "
-        "cannot be carried out as given.",
+        "there is no pool that one may look into",
     )
-    add_pid(parser)
     parser.add_argument(
         "--once", action="store_true", help="one look, as text: what is counted, since the start"
     )

@@ -13,7 +13,7 @@ from ..observe.chrome_trace import ChromeTrace
 from ..observe.figures import Look
 from ..observe.outside import pools_of
 from ..observe.recording import GRACE, PAUSE, Recording
-from .onlooking import add_pid, politely, stopping
+from .onlooking import onlooker, politely, stopping
 from .usage import EXIT_FAILED, Parser, UsageError, say, seconds
 
 COMMAND = "celery-pool trace"
@@ -28,17 +28,14 @@ def main(arguments: Sequence[str]) -> int:
 
 
 def _parser() -> Parser:
-    parser = Parser(
-        prog=COMMAND,
-        usage="%(prog)s [OPTION ...] PID",
-        description="Records each task that the workers begin within some seconds, what they run "
+    parser = onlooker(
+        COMMAND,
+        "Records each task that the workers begin within some seconds, what they run "
         "at the beginning and at the end, and writes a trace: open it at https://ui.perfetto.dev "
         "or chrome://tracing. Times are of CLOCK_MONOTONIC. Ctrl-C and SIGTERM end it before its "
         "time.",
-        epilog="Exit status: 0; 1 if there is no pool that one may look into, or the file cannot "
-        "be written; 2 if the command cannot be carried out as given.",
+        "there is no pool that one may look into, or the file cannot be written",
     )
-    add_pid(parser)
     parser.add_argument(
         "--seconds", metavar="S", type=seconds, default=SECONDS, help=f"how long ({SECONDS:g})"
     )
