@@ -9,7 +9,7 @@ import signal
 import threading
 import time
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -236,41 +236,41 @@ class Chaos:
     def renew_in_vain(self, rng: random.Random) -> bool:
         """Of what the template's initializer needs."""
         renewal = self.pool._supervisor._renewal
-        self.board.down = True
-        try:
+        with self.what_they_need_is_down():
             self.pool.renew()
             felt = self.wait_for(lambda: renewal.failures.length > 0)
             self.stop.wait(rng.random() / 2)
-        finally:
-            self.board.down = False
         return felt
 
     @disturbance("changes", "outage for the template", 2)
     def outage_for_the_template(self, rng: random.Random) -> bool:
         """The next one cannot be initialized for a while."""
         before = self.failed_starts()
-        self.board.down = True
-        try:
+        with self.what_they_need_is_down():
             os.kill(self.template(rng), signal.SIGKILL)
             os.kill(self.worker(rng), signal.SIGKILL)
             felt = self.wait_for(lambda: self.failed_starts() > before)
             self.stop.wait(rng.random() / 2)
-        finally:
-            self.board.down = False
         return felt
 
     @disturbance("changes", "outage", 5)
     def outage(self, rng: random.Random) -> bool:
         """What initializers need is down for a while, and a start has failed for it."""
         before = self.failed_starts()
-        self.board.down = True
-        try:
+        with self.what_they_need_is_down():
             os.kill(self.worker(rng), signal.SIGKILL)
             felt = self.wait_for(lambda: self.failed_starts() > before)
             self.stop.wait(rng.random())
+        return felt
+
+    @contextlib.contextmanager
+    def what_they_need_is_down(self) -> Iterator[None]:
+        """Initializers fail meanwhile."""
+        self.board.down = True
+        try:
+            yield
         finally:
             self.board.down = False
-        return felt
 
     def failed_starts(self) -> int:
         return self.pool.statistics().exits.get("failed_start", 0)

@@ -231,35 +231,31 @@ def test_new_workers_that_fail_cost_no_old_one(pool, flag):
     await_renewed(p, old)
 
 
-def test_a_new_template_that_hangs_is_replaced(pool, gate, flag):
+def renewal_that_hangs(pool, gate, flag, **options):
+    """(pool, its workers, the new template); the next one will not hang."""
     p = pool(
         None,
         processes=2,
-        start_timeout=3,
         template_initializer=initialize_slowly,
         template_initargs=(gate.path, str(flag)),
+        **options,
     )
     old = p.get_worker_pids()
     flag.touch()
     p.renew()
     (hangs,) = gate.await_tasks()
     flag.unlink()
+    return p, old, hangs
+
+
+def test_a_new_template_that_hangs_is_replaced(pool, gate, flag):
+    p, old, hangs = renewal_that_hangs(pool, gate, flag, start_timeout=3)
     await_renewed(p, old)
     assert is_gone(hangs)
 
 
 def test_a_later_renewal_takes_the_place_of_one_that_hangs(pool, gate, flag):
-    p = pool(
-        None,
-        processes=2,
-        template_initializer=initialize_slowly,
-        template_initargs=(gate.path, str(flag)),
-    )
-    old = p.get_worker_pids()
-    flag.touch()
-    p.renew()
-    (hangs,) = gate.await_tasks()
-    flag.unlink()
+    p, old, hangs = renewal_that_hangs(pool, gate, flag)
     p.renew()
     await_renewed(p, old)
     assert is_gone(hangs)
