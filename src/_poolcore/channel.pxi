@@ -192,6 +192,7 @@ cdef void channel_stop(Channel channel) noexcept:
     if cp_ring_reserve(&channel.submission, 0, &frame) == CP_FRAME:
         frame.kind = CP_STOP
         channel_publish(channel)
+        cp_bell_ring(channel.ringer.fd)     # in any case: what it says of its sleep may be a lie
     else:
         channel_distrust(channel)       # there always is room, unless it lies
 

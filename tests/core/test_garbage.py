@@ -10,13 +10,15 @@ from collections.abc import Callable
 import pytest
 
 import tasks
-from bench import COMPLETION_TAIL, LOST, PAGE, RING
+from bench import COMPLETION_TAIL, LOST, PAGE, RING, peek
 from celery_pool import AttachError, WorkerLostError
 from celery_pool._poolcore import Channel, layout
+from guards import wait_until
 from support import DEADLINE
 from wire import parcel
 
 # where src/_poolcore/layout.h puts what a worker can write
+WORKER_EPOCH = 64
 SUBMISSION_HEAD = 192
 COMPLETION_RING = PAGE + RING
 
@@ -91,6 +93,20 @@ def test_garbage_in_the_completion_ring(bench, name):
     assert b.core.recover(channel, LOST) == 0
     b.serve(b.channel())
     assert r.get(DEADLINE) == 1
+
+
+def test_a_lie_about_its_sleep_keeps_no_worker_from_leaving(bench):
+    """Its next park has the number that the parent believes to have rung already."""
+    b = bench()
+    channel = b.channel()
+    poke(channel, WORKER_EPOCH, struct.pack("<Q", 2))
+    r = b.pool.apply_async(tasks.same, (1,))  # rings
+    poke(channel, WORKER_EPOCH, struct.pack("<Q", 0))
+    worker = b.serve(channel)
+    assert r.get(DEADLINE) == 1
+    wait_until(lambda: peek(channel, WORKER_EPOCH) == 2, DEADLINE, "parked for the second time")
+    b.core.stop_worker(channel)
+    worker.result()
 
 
 def test_a_result_nobody_asked_for(bench):
